@@ -9,6 +9,7 @@ from torch import Tensor
 
 from secateur.allocation.plan_sizes import Allocation
 from secateur.coupling.plan import Plan
+from secateur.evaluation.changes import standard_error
 
 CLEAR = 2.0  # standard errors of the first fold, beyond which a plan is set aside
 EXCHANGE = 1.5  # the power of the speed gained that the loss may increase by; half of the MACs loses about 4 times more
@@ -33,13 +34,12 @@ class Candidate(NamedTuple):
 
         Each is infinite where it is not a number.
         """
-        first = math.inf if self.first_losses is None else float(self.first_losses.mean())
-        return math.inf if math.isnan(self.loss) else self.loss, math.inf if math.isnan(first) else first
+        return self.loss, _finite_or_inf(self.first_losses)
 
     @property
     def loss(self) -> float:
-        """The mean divergence; infinite for a plan that was not simulated."""
-        return math.inf if self.losses is None else float(self.losses.mean())
+        """The mean divergence; infinite for a plan that was not simulated, and where it is not a number."""
+        return _finite_or_inf(self.losses)
 
     @property
     def measure(self) -> str:
@@ -54,6 +54,11 @@ class Candidate(NamedTuple):
     def with_note(self, note: str) -> "Candidate":
         """Return the same with a note in the plan."""
         return self._replace(plan=replace(self.plan, notes=(*self.plan.notes, note)))
+
+
+def _finite_or_inf(losses: Tensor | None) -> float:
+    mean = math.nan if losses is None else float(losses.mean())
+    return math.inf if math.isnan(mean) else mean
 
 
 def distinct_candidates(candidates: Iterator[Candidate]) -> list[Candidate]:
@@ -84,11 +89,6 @@ def may_be_nearest(candidates: Sequence[Candidate]) -> list[int]:
 
 def _has_finite_mean(losses: Tensor) -> bool:
     return math.isfinite(float(losses.mean()))
-
-
-def standard_error(differences: Tensor) -> float:
-    """Return the standard error of the mean of differences (examples,); infinite for one."""
-    return float(differences.std()) / len(differences) ** 0.5 if len(differences) > 1 else math.inf
 
 
 def ranked_by_evidence(candidates: Sequence[Candidate]) -> list[Candidate]:

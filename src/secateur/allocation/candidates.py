@@ -34,7 +34,8 @@ def candidate_allocations(simulator: PlanSimulator, scores: Scores, config: Prun
         names = (config.allocation,) if isinstance(config.allocation, str) else tuple(config.allocation)
         return [Allocation(names, config.curves, dropped=config.dropped)]
     uniform = Allocation(("uniform",), dropped=config.dropped)
-    curves = _known_curves(simulator, scores, config) if config.refits and simulator.examples >= FEWEST else []
+    has_choice = config.refits and simulator.examples >= FEWEST and bool(scores)  # where sizes say all, there are none
+    curves = _known_curves(simulator, scores, config) if has_choice else []
     if not curves:
         return [uniform]
     by_loss = Allocation(("loss",), curves[-1], dropped=config.dropped)

@@ -61,8 +61,9 @@ def choose_plan(
         return with_fixed(plan_sizes(network, scores, keep, UNIFORM, SizeRules(fixed=fixed)), fixed, scores)
     tied = tie_groups(network, without_groups(scores, fixed))
     tied_calibration = replace(calibration, network=tied.network)
-    choose = partial(_searched_plan, tied_calibration, tied, keep, config, model, latency, fixed)
+    choose = partial(_searched_plan, tied_calibration, tied, tied.budget(keep), config, model, latency, fixed)
     plan = recalled_plan(config.results, tied.network, tied.scores, keep, choose)
+    plan = plan if tied.budget(keep) == keep else replace(plan, keep=dict(keep))
     return with_fixed(tied.separate(plan), fixed, scores)
 
 

@@ -12,6 +12,7 @@ from secateur.allocation.budget import LATENCY
 from secateur.allocation.plan_sizes import Allocation
 from secateur.allocation.remaining_fractions import with_latency
 from secateur.allocation.search import PlanSearch
+from secateur.allocation.unmet_budgets import UnmetBudgetError
 from secateur.coupling.plan import Budget, Plan
 from secateur.errors import BudgetError
 from secateur.evaluation.calibration import Calibration
@@ -77,9 +78,12 @@ def plan_within_latency(search: PlanSearch, clock: LatencyClock, keep: Budget) -
         BudgetError: no plan keeps it.
     """
     limits = with_latency(search.simulator.network, keep, clock.dense_ms)
-    if clock.stopwatch is None or clock.model is None:
-        return replace(best_plan(search, limits).with_note(FROM_TABLE).plan, keep=dict(keep))
-    return _timed_plan(search, clock.model, clock.stopwatch, limits, keep)
+    try:
+        if clock.stopwatch is None or clock.model is None:
+            return replace(best_plan(search, limits).with_note(FROM_TABLE).plan, keep=dict(keep))
+        return _timed_plan(search, clock.model, clock.stopwatch, limits, keep)
+    except UnmetBudgetError as failure:
+        raise failure.in_units_of(keep, clock.dense_ms) from None
 
 
 def _time_ratio(stopwatch: Stopwatch, model: nn.Module, plan: Plan) -> float:

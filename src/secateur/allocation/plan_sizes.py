@@ -8,6 +8,7 @@ from secateur.allocation.fixed_sizes import removal_orders, without_groups
 from secateur.allocation.loss_curves import Curves
 from secateur.allocation.remaining_fractions import with_latency
 from secateur.allocation.tied_groups import check_even, tie_groups
+from secateur.allocation.unmet_budgets import UnmetBudgetError
 from secateur.coupling.effective_macs import effective_macs
 from secateur.coupling.network import Kept, Network
 from secateur.coupling.plan import Budget, Plan
@@ -65,8 +66,8 @@ def plan_tied_sizes(
     fixed = rules.fixed or {}
     check_even(network, fixed)
     tied = tie_groups(network, without_groups(scores, fixed))
-    plan = plan_sizes(tied.network, tied.scores, keep, allocation, rules)
-    return replace(tied.separate(plan), ranked=removal_orders(scores))
+    plan = plan_sizes(tied.network, tied.scores, tied.budget(keep), allocation, rules)
+    return replace(tied.separate(plan), ranked=removal_orders(scores), keep=keep)
 
 
 def plan_sizes(
@@ -85,13 +86,17 @@ def plan_sizes(
         BudgetError: the budget can't be met, or the scores are of another network.
     """
     latency = rules.latency
-    limits = with_latency(network, keep, 1.0 if latency is None else 1e3 * latency.dense_seconds)
+    dense_ms = 1.0 if latency is None else 1e3 * latency.dense_seconds
+    limits = with_latency(network, keep, dense_ms)
     step = channel_step(allocation.target, network.device)
     sequence = build_sequence(
         network, scores, allocation.names, rules.round_to, rules.floor, list(limits), allocation.curves, latency,
         step.size, allocation.dropped, rules.fixed,
     )  # fmt: skip
-    kept = sequence.within(limits)
+    try:
+        kept = sequence.within(limits)
+    except UnmetBudgetError as failure:
+        raise failure.in_units_of(keep, dense_ms) from None
     cost = network.cost(kept, bool(scores.means))
     counted_step = step if step.size > 1 else channel_step(AUTO, network.device)
     effective = effective_macs(network, kept, counted_step.size)

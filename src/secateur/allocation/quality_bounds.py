@@ -19,9 +19,9 @@ from secateur.coupling.plan import Plan
 from secateur.errors import BudgetError
 from secateur.evaluation.changes import Change
 from secateur.evaluation.class_hits import class_hits, top_classes
-from secateur.evaluation.evaluate import OutputPair
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.metrics import Metric, MetricMeter, metric_change
+from secateur.evaluation.output_pairs import OutputPair
 from secateur.evaluation.targets import IGNORED
 from secateur.utils.progress import track
 

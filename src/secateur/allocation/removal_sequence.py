@@ -1,6 +1,5 @@
 """A sequence of removals, and the sizes of the groups by which it meets a budget."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +11,10 @@ from secateur.allocation.exchange import exchange_units
 from secateur.allocation.quantities import quantity_text
 from secateur.allocation.remaining_fractions import counted_fractions, fractions
 from secateur.allocation.strategies import OrderContext
+from secateur.allocation.unmet_budgets import UnmetBudgetError
 from secateur.coupling.network import Kept
 from secateur.coupling.plan import Budget
 from secateur.coupling.prefix_cost import PrefixCost
-from secateur.errors import BudgetError
 from secateur.utils.plurals import number_of
 
 
@@ -49,7 +48,7 @@ class RemovalSequence:
         """Return the fewest steps after which every budget is met.
 
         Raises:
-            BudgetError: it can't be met.
+            UnmetBudgetError: it can't be met.
         """
         self._check_reachable(budget)
         low, high = 0, len(self.order)
@@ -68,7 +67,7 @@ class RemovalSequence:
         given back. Without that, smaller plans lie within larger ones.
 
         Raises:
-            BudgetError: it can't be met.
+            UnmetBudgetError: it can't be met.
         """
         indices = self._size_indices(self.first_within(budget))
         if self.context.step > 1:
@@ -82,13 +81,8 @@ class RemovalSequence:
         least = self.remaining(len(self.order), list(budget))
         missed = {unit: least[unit] for unit, limit in budget.items() if least[unit] > limit}
         if missed:
-            raise BudgetError(
-                f"keep={dict(budget)} can't be met: the smallest reachable is "
-                + ", ".join(f"{unit} {math.ceil(value * 1e4) / 1e4:g}" for unit, value in missed.items())
-                + self._in_numbers(list(missed))
-                + f" with {len(self.context.groups)} of {number_of(len(self.context.network.groups), 'group')}, floor, "
-                "round_to and sizes as given; ask for more, lower the floor, or see what is frozen with print(network)"
-            )
+            groups = f"{len(self.context.groups)} of {number_of(len(self.context.network.groups), 'group')}"
+            raise UnmetBudgetError.of(budget, missed, self._in_numbers(list(missed)), groups)
 
     def _in_numbers(self, units: Sequence[str]) -> str:
         """Return the least that can be reached in these units, in absolute numbers, where they are counted."""

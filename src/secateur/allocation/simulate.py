@@ -13,8 +13,8 @@ from secateur.allocation.simulation_fold import DenseJudgement, Fold, crossed_fo
 from secateur.coupling.network import Kept
 from secateur.data.batch import Batch
 from secateur.evaluation.calibration import Calibration
-from secateur.evaluation.evaluate import OutputPair
 from secateur.evaluation.holdout import output_spread
+from secateur.evaluation.output_pairs import OutputPair
 from secateur.files.state_memo import State, StateMemo, key_of
 from secateur.masking.ablation import Means
 from secateur.masking.linear_layers import LinearLayer, layers_of
@@ -129,7 +129,7 @@ class PlanSimulator:
             known = self._judgement.outputs(number)
             outputs = held_out.outputs() if known is None else zip(known, held_out.cut_outputs(), strict=True)
             for batch, (dense, cut) in zip(held_out.microbatches, outputs, strict=True):
-                yield OutputPair(batch, dense, cut)
+                yield OutputPair(batch, dense, cut, self._judgement.scales)
 
     @property
     def examples(self) -> int:

@@ -7,12 +7,15 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from secateur.coupling.network import Network
 from secateur.data.batch import Batch
 from secateur.evaluation.comparison_temperature import comparison_temperature
 from secateur.evaluation.dense_outputs import MOST_ENTRIES
+from secateur.evaluation.divergence import output_scales
 from secateur.evaluation.holdout import output_spread, split_halves
+from secateur.evaluation.output_pairs import has_real_targets
 from secateur.evaluation.outputs import with_named_scores
 from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
@@ -137,12 +140,24 @@ class DenseJudgement:
 
     @cached_property
     @torch.no_grad()
+    def scales(self) -> list[Tensor]:
+        """The mean squares of the outputs, as `output_scales` returns them; of one batch where they are too large."""
+        batch, known = self._folds[0].held_out.microbatches[0], self._known_outputs
+        scores = (with_named_scores(output, batch.has_token_scores) for output in known)
+        return output_scales(scores, has_real_targets(batch, known[0]))
+
+    @cached_property
+    @torch.no_grad()
     def temperature(self) -> float:
         """The temperature at which outputs are compared where they were not fitted."""
         first = self._folds[0]
         if first.held_out is first.fitted:  # what a refit leaves of class scores is what softening measures
             return comparison_temperature([])
+        has_token_scores = first.held_out.microbatches[0].has_token_scores
+        return comparison_temperature(with_named_scores(output, has_token_scores) for output in self._known_outputs)
+
+    @cached_property
+    def _known_outputs(self) -> list[Any]:
+        """The outputs for all batches that judge plans, or for one of them where they are too large to be kept."""
         known = [output for fold in self._outputs for output in fold]
-        judging = first.held_out.microbatches[:1]
-        outputs = known or dense_outputs(self._network, judging)
-        return comparison_temperature(with_named_scores(output, judging[0].has_token_scores) for output in outputs)
+        return known or dense_outputs(self._network, self._folds[0].held_out.microbatches[:1])

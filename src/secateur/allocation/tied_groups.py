@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from secateur.allocation.strategies import LOSSES
 from secateur.coupling.config_layout import TiedGroups
 from secateur.coupling.network import Group, Kept, Network
-from secateur.coupling.plan import Plan
+from secateur.coupling.plan import Budget, Plan
 from secateur.coupling.regroup import renumber_units
 from secateur.errors import OptionError
 from secateur.importance.scores import GroupScores, Scores
 
-RESIDUAL = "residual"
+RESIDUAL, UNITS = "residual", "units"
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +27,8 @@ class TiedNetwork:
     Args:
         source: the network with its own groups.
         network: the network to plan for.
-        scores: of its groups; those of a step are the sums of its units' scores.
+        scores: of its groups; those of a step are the sums of its units' scores. Scores that are accumulated losses are
+            those at the end of the step, added up over the groups.
         steps: for each tied group of the source the step in which each unit is removed. (units of the group,)
         names: the name of the group to plan for, by the name of the source's group.
     """
@@ -36,6 +38,11 @@ class TiedNetwork:
     scores: Scores
     steps: Mapping[str, Tensor]
     names: Mapping[str, str]
+
+    def budget(self, keep: Budget) -> Budget:
+        """Return a budget with a number of the source's units as a fraction of them: the planned network has others."""
+        is_number = keep.get(UNITS, 0.0) > 1
+        return {**keep, UNITS: min(keep[UNITS] / self.source.units, 1.0)} if is_number else keep
 
     def separate(self, plan: Plan) -> Plan:
         """Return a plan for the groups of the source."""
@@ -84,10 +91,12 @@ def _steps_of(values: Tensor, units: int) -> Tensor:
 
 
 def _step_scores(tie: TiedGroups, scores: Scores, steps: Mapping[str, Tensor]) -> Tensor:
-    """Return the sum of the scores of each step's units, (steps,)."""
+    """Return the scores of each step, (steps,): sums over its units, or losses when all of them are removed."""
     total = torch.zeros(tie.steps, dtype=torch.float64)
     for name in tie.groups:
-        total.index_add_(0, steps[name], scores[name].values.double())
+        values, of_group = scores[name].values.double(), torch.zeros_like(total)
+        reduce = "amax" if scores.by in LOSSES else "sum"
+        total += of_group.scatter_reduce(0, steps[name], values, reduce, include_self=False)
     return total
 
 

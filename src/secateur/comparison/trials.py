@@ -1,6 +1,6 @@
 """The trials of a comparison: networks cut by each criterion, judged without and with repair."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from secateur.errors import DataError
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.channel_steps import AUTO
 from secateur.evaluation.evaluate import evaluate
-from secateur.evaluation.metrics import is_higher_better, metric_name
+from secateur.evaluation.metrics import MetricValues, is_higher_better, metric_name
 from secateur.evaluation.report_split import ReportExamples, split_examples
 from secateur.files.state_memo import StateMemo, key_of
 from secateur.graph.parametrizations import bake_parametrizations
@@ -142,8 +142,16 @@ def recalled_trials(
         compute: makes the trials.
     """
     state = results.recall(key, lambda: {"trials": [_state_of_trial(trial) for trial in compute()]})
-    return [ComparisonTrial(**{**item, "metrics": CriterionMetrics(**item["metrics"])}) for item in state["trials"]]
+    return [ComparisonTrial(**{**item, "metrics": _metrics_of_state(item["metrics"])}) for item in state["trials"]]
 
 
 def _state_of_trial(trial: ComparisonTrial) -> dict[str, Any]:
-    return {**vars(trial), "metrics": dict(vars(trial.metrics))}
+    metric = trial.metrics.metric
+    ranked = None if metric is None else {**vars(metric), "values": dict(vars(metric.values))}
+    return {**vars(trial), "metrics": {**vars(trial.metrics), "metric": ranked}}
+
+
+def _metrics_of_state(state: Mapping[str, Any]) -> CriterionMetrics:
+    ranked = state["metric"]
+    metric = None if ranked is None else RankedMetric(**{**ranked, "values": MetricValues(**ranked["values"])})
+    return CriterionMetrics(**{**state, "metric": metric})

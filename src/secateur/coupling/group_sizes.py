@@ -1,6 +1,7 @@
 """The numbers of units that groups may have, and the numbers that a user names for some of them."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,10 @@ from secateur.utils.plurals import number_of
 if TYPE_CHECKING:
     from secateur.coupling.network import Group, Network
 
-Size = int | float | Sequence[int] | Tensor
+PERCENT = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*")
+Size = int | float | str | Sequence[int] | Tensor
 Sizes = Mapping[Any, Size]
-"""What groups keep, by name, glob, module or class: a number of units, a fraction of them, or their indices."""
+"""What groups keep, by name, glob, module or class: a number of units, a fraction of them, "50%", or their indices."""
 
 
 def sizes_in_steps(group: "Group", step: int, floor: float) -> np.ndarray:
@@ -125,12 +127,19 @@ def _checked_size(group: "Group", size: Size, step: int, floor: float) -> int | 
     if is_whole(size):
         _check_possible(group, int(size), possible)  # type: ignore[arg-type]
         return int(size)  # type: ignore[arg-type]
-    if not is_real(size) or not 0 < float(size) <= 1:  # type: ignore[arg-type]
+    fraction = _fraction_of(size)
+    if fraction is None or not 0 < fraction <= 1:
         raise OptionError(
             f"{shortened(size)} is no size for {group.name}; give a whole number of its {group.size} units, a fraction "
-            "above 0 and at most 1.0, or the indices of units"
+            "above 0 and at most 1.0 or '50%', or the indices of units"
         )
-    return int(possible[np.abs(possible - float(size) * group.size).argmin()])  # type: ignore[arg-type]
+    return int(possible[np.abs(possible - fraction * group.size).argmin()])
+
+
+def _fraction_of(size: object) -> float | None:
+    """Return a number, or a percentage such as "50%" as a fraction; None for anything else."""
+    percent = PERCENT.fullmatch(size) if isinstance(size, str) else None
+    return float(percent[1]) / 100 if percent else float(size) if is_real(size) else None  # type: ignore[arg-type]
 
 
 def _checked_indices(group: "Group", values: Any) -> Tensor:

@@ -1,7 +1,7 @@
 """The divergence of an output from the dense network's."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -107,9 +107,26 @@ def relative_errors(output: Any, dense: Any, scales: Sequence[Tensor] | None = N
     return torch.stack([error / divisor for error, divisor in zip(errors, divisors, strict=True)]).mean(0)
 
 
-def output_scales(dense: Any) -> list[Tensor]:
-    """Return the mean squares of the dense network's outputs, which divergences are fractions of; none for logits."""
-    return [] if is_logits(dense) and not is_no_class_score(dense) else _mean_squares(dense)
+def output_scales(outputs: Iterable[Any], is_regression: bool = False) -> list[Tensor]:
+    """Return the mean squares of the dense network's outputs over batches, which divergences are fractions of.
+
+    Each batch by itself would have another measure: an example alone whose output is almost zero would outweigh all
+    others. There are none for class scores, as which the first batch tells; only this one is computed then.
+
+    Args:
+        outputs: the outputs, batch by batch.
+        is_regression: whether targets show that outputs are no class scores.
+    """
+    sums, counts = list[Tensor](), list[int]()
+    for output in outputs:
+        if not sums and not is_regression and is_logits(output) and not is_no_class_score(output):
+            return []
+        tensors = outputs_by_example(output)
+        sums = sums or [to_widest(tensor).new_zeros(()) for tensor in tensors]
+        counts = counts or [0] * len(tensors)
+        sums = [total + to_widest(tensor).square().sum() for total, tensor in zip(sums, tensors, strict=True)]
+        counts = [count + tensor.numel() for count, tensor in zip(counts, tensors, strict=True)]
+    return [(total / max(count, 1)).clamp_min(1e-12) for total, count in zip(sums, counts, strict=True)]
 
 
 def _mean_squares(dense: Any) -> list[Tensor]:

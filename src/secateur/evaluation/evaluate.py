@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,89 +9,23 @@ from torch import Tensor, nn
 from secateur.coupling.cost import Cost
 from secateur.data.batch import Batch
 from secateur.evaluation.changes import Change
-from secateur.evaluation.class_hits import class_hits, top_classes
 from secateur.evaluation.dense_outputs import DenseOutputs
-from secateur.evaluation.divergence import divergence, relative_errors
-from secateur.evaluation.losses import Loss, Reference, by_example, example_losses
+from secateur.evaluation.divergence import output_scales
+from secateur.evaluation.losses import Loss
 from secateur.evaluation.metrics import Metric, MetricMeter, MetricValues, metric_change
-from secateur.evaluation.outputs import is_embedding, is_logits, main_output, with_named_scores
+from secateur.evaluation.output_pairs import OutputPair, has_real_targets
+from secateur.evaluation.outputs import with_named_scores
 from secateur.evaluation.records import Latency, Metrics
 from secateur.graph.contexts import preserved, run_seeded
 from secateur.utils.progress import track
 
 
-@dataclass(frozen=True, eq=False)
-class OutputPair:
-    """The outputs of the dense network and of a smaller one for a batch.
-
-    Args:
-        batch: the batch.
-        dense: the dense network's output.
-        small: the smaller network's output.
-    """
-
-    batch: Batch
-    dense: Any
-    small: Any
-
-    @property
-    def examples(self) -> int:
-        """The number of examples in the batch."""
-        return self.batch.size or 1
-
-    def losses(self, output: Any, loss: Loss | None = None) -> Tensor:
-        """Return the loss of each example, against the labels or the dense network's output, (examples,).
-
-        Args:
-            output: one of both outputs.
-            loss: the user's own loss; None for cross entropy, squared error, or the divergence without labels.
-        """
-        reference = Reference(self.batch.target, self.dense, has_token_scores=self.batch.has_token_scores)
-        return example_losses(loss, output, reference, self.examples).double().cpu()
-
-    def comparable(self, output: Any) -> Any:
-        """Return one of both outputs with the names by which class scores are known."""
-        return with_named_scores(output, self.batch.has_token_scores)
-
-    def accuracies(self, output: Any) -> Tensor:
-        """Return the fraction of right top classes in each example, (examples,); NaN without class labels."""
-        return class_hits(self.comparable(output), self.batch.target, self.examples)
-
-    def agreements(self, output: Any) -> Tensor:
-        """Return the fraction of the dense network's top classes in each example, NaN without classes, (examples,)."""
-        dense = self.comparable(self.dense)
-        has_classes = main_output(dense).dim() == 2 or is_logits(dense)
-        has_classes = has_classes and not self._is_regression and not is_embedding(dense)
-        return class_hits(self.comparable(output), top_classes(dense) if has_classes else None, self.examples)
-
-    def divergences(self, output: Any, temperature: float = 1.0) -> Tensor:
-        """Return the divergence of each example from the dense network's output, (examples,).
-
-        Args:
-            output: one of both outputs.
-            temperature: by which class scores are divided.
-        """
-        if self._is_regression:
-            errors = relative_errors(output, self.dense)
-        else:
-            errors = divergence(self.comparable(output), self.comparable(self.dense), temperature=temperature)
-        return by_example(errors, self.examples).double().cpu()
-
-    @property
-    def _is_regression(self) -> bool:
-        """True where the targets are numbers like the outputs, which are then no class scores."""
-        target = self.batch.target
-        is_real = isinstance(target, Tensor) and target.is_floating_point()
-        return is_real and target.shape == main_output(self.dense).shape
-
-    def measures(self, loss: Loss | None = None) -> Tensor:
-        """Return all measures of both networks, (networks, measures, examples)."""
-        rows = [
-            torch.stack([self.losses(output, loss), self.accuracies(output), self.agreements(output),
-                         self.divergences(output)])
-            for output in (self.dense, self.small)
-        ]  # fmt: skip
-        return torch.stack(rows)
+def scales_of_outputs(dense: DenseOutputs, batches: Sequence[Batch]) -> list[Tensor]:
+    """Return the mean squares of the dense network's outputs over batches, as `output_scales` does."""
+    with dense.ready_for(batches):
+        is_regression = bool(batches) and has_real_targets(batches[0], dense.of(batches[0]))
+        outputs = (with_named_scores(dense.of(batch), batch.has_token_scores) for batch in batches)
+        return output_scales(outputs, is_regression)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,10 +85,11 @@ def evaluate(
         writes: whether the networks' code may write to their parameters, which are copied for the time being then.
     """
     meter = None if metric is None else MetricMeter(metric)
-    rows = []
+    rows, dense_outputs = [], DenseOutputs(dense, writes)
     with preserved(dense, writes), preserved(small, writes):
+        scales = scales_of_outputs(dense_outputs, batches)
         for batch in track(batches, "examples in both networks"):
-            pair = OutputPair(batch, run_seeded(dense, batch), run_seeded(small, batch))
+            pair = OutputPair(batch, dense_outputs.of(batch), run_seeded(small, batch), scales)
             rows.append(pair.measures(loss))
             if meter is not None:
                 meter.add(pair.batch, (pair.dense, pair.small), pair.dense)
@@ -166,7 +100,12 @@ def evaluate(
 
 
 def output_divergences(
-    dense: DenseOutputs, small: nn.Module, batches: Sequence[Batch], writes: bool = True, temperature: float = 1.0
+    dense: DenseOutputs,
+    small: nn.Module,
+    batches: Sequence[Batch],
+    writes: bool = True,
+    temperature: float = 1.0,
+    scales: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """Return the divergence of the smaller network's outputs from the dense one's, (examples,).
 
@@ -176,10 +115,12 @@ def output_divergences(
         batches: the examples.
         writes: whether the networks' code may write to their parameters, which are copied for the time being then.
         temperature: by which class scores are divided.
+        scales: the mean squares of the dense network's outputs; by default those over these batches.
     """
+    scales = scales_of_outputs(dense, batches) if scales is None else scales
     with dense.ready_for(batches), preserved(small, writes):
         tracked = track(batches, "examples in both networks")
-        pairs = (OutputPair(batch, dense.of(batch), run_seeded(small, batch)) for batch in tracked)
+        pairs = (OutputPair(batch, dense.of(batch), run_seeded(small, batch), scales) for batch in tracked)
         return torch.cat([pair.divergences(pair.small, temperature) for pair in pairs])
 
 

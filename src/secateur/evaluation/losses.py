@@ -14,28 +14,36 @@ from secateur.evaluation.outputs import main_output, per_example, with_named_sco
 from secateur.evaluation.targets import IGNORED, check_target
 from secateur.options import described
 from secateur.utils.default_device import on_callers_device
+from secateur.utils.dtypes import at_least_single
 from secateur.utils.failure_text import failure_text
 
 Loss = Callable[[Any, Any], Tensor]
 
 
-def supervised(output: Any, target: Any) -> Tensor:
+def supervised(output: Any, target: Any, examples: int | None = None) -> Tensor:
     """Return the cross entropy against class numbers, or the squared error against other targets, (examples,).
 
     The cross entropy of an example is the mean over its labels that count: all but -100.
 
+    Args:
+        output: the network's output.
+        target: the targets.
+        examples: the number of examples; 1 where all rows of the output are of one, such as the nodes of a graph. By
+            default each row is one.
+
     Raises:
         TargetError: the targets do not fit the output.
     """
-    scores = main_output(output)
+    scores = at_least_single(main_output(output))
     labels, classes_last = check_target(output, target)
     if scores.dim() == 1 and not labels.is_floating_point():  # the class scores of one example
         scores, labels = scores[None], labels.reshape(1)
     if labels.is_floating_point():
         return (scores - labels).square().flatten(1).mean(1) if scores.dim() > 1 else (scores - labels).square()
     scores = scores.transpose(1, 2) if classes_last else scores
-    losses = per_example(F.cross_entropy(scores.float(), labels.long(), reduction="none"))
-    counted = per_example((labels != IGNORED).to(losses.dtype))
+    losses = F.cross_entropy(scores, labels.long(), reduction="none")
+    counted = (labels != IGNORED).to(losses.dtype)
+    losses, counted = (per_example(values[None] if examples == 1 else values) for values in (losses, counted))
     return losses / counted.where(counted > 0, torch.ones_like(counted))
 
 
@@ -46,7 +54,8 @@ class Reference:
     Args:
         labels: the labels, or None.
         dense: the dense network's output.
-        scales: its mean squares over the microbatch that the examples come from.
+        scales: the mean squares of its outputs over all examples, as `output_scales` returns them; None for those of
+            this output.
         has_token_scores: whether outputs are plain tensors of class scores of each token, see `Batch`.
     """
 
@@ -73,7 +82,7 @@ def example_losses(loss: Loss | None, output: Any, reference: Reference, example
         return _finite_losses(_user_loss(loss, output, against), examples)
     scores = with_named_scores(output, reference.has_token_scores)
     if reference.labels is not None:
-        return _finite_losses(supervised(scores, reference.labels), examples)
+        return _finite_losses(supervised(scores, reference.labels, examples), examples)
     dense = with_named_scores(reference.dense, reference.has_token_scores)
     return _finite_losses(divergence(scores, dense, reference.scales), examples)
 

@@ -37,8 +37,9 @@ class MetricValues:
 
     Args:
         value: the metric on all examples.
-        samples: values with this mean, whose spread gives the error: one for each example (examples,), or where the
-            metric is one number for all of them, the pseudo-values of groups of examples (groups,).
+        samples: values with this mean, whose spread gives the error: one for each example (examples,), NaN for those
+            for which the metric has none, or where the metric is one number for all of them, the pseudo-values of
+            groups of examples (groups,).
     """
 
     value: float
@@ -48,10 +49,12 @@ class MetricValues:
 def metric_change(dense: MetricValues, small: MetricValues) -> Change:
     """Return the change of a metric, with the interval of paired differences (jackknife where it is one number).
 
+    Pairs are of the examples for which the metric has a value with both networks.
     Where no difference can be seen, as for equal class predictions, the examples say nothing about its size: the
     interval is infinite.
     """
     differences = small.samples - dense.samples
+    differences = differences[~differences.isnan()]
     half_width = student_half_width(differences) if bool(differences.any()) else math.inf
     return Change(small.value - dense.value, half_width)
 
@@ -99,7 +102,7 @@ class MetricMeter:
         """Return the metric of each network."""
         if not self._collected:
             by_network = [torch.cat(values).double().cpu() for values in zip(*self._values, strict=True)]
-            return [MetricValues(float(values.nanmean()), values[~values.isnan()]) for values in by_network]
+            return [MetricValues(float(values.nanmean()), values) for values in by_network]
         return [self._single_number(batches) for batches in zip(*self._collected, strict=True)]
 
     def _single_number(self, batches: Sequence[Batch]) -> MetricValues:

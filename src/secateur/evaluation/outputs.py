@@ -10,7 +10,8 @@ from secateur.errors import DataError
 from secateur.options import described
 
 ROUNDING = 1e-3
-FEWEST_ENTRIES = 16
+FEWEST_ENTRIES = 16  # of rows that have another form than class scores by no chance
+FEWEST_PROBABILITIES = 4  # the same, of rows whose sums are 1
 
 
 def main_output(output: Any) -> Tensor:
@@ -63,7 +64,7 @@ def with_named_scores(output: Any, has_token_scores: bool) -> Any:
 
 def is_distribution(output: Any) -> bool:
     """Return True for rows that are probabilities of classes: from 0 to 1, with sums of 1."""
-    if not _has_many_rows(output):
+    if not _has_many_rows(output, FEWEST_PROBABILITIES):
         return False
     return _is_between_0_and_1(output) and bool(((output.sum(1) - 1).abs() < ROUNDING).all())
 
@@ -84,9 +85,9 @@ def is_embedding(output: Any) -> bool:
     return _has_many_rows(output) and bool(((output.norm(dim=1) - 1).abs() < ROUNDING).all())
 
 
-def _has_many_rows(output: Any) -> bool:
+def _has_many_rows(output: Any, fewest: int = FEWEST_ENTRIES) -> bool:
     """Return True for a plain tensor of rows with enough entries that class scores do not have this form by chance."""
-    return isinstance(output, Tensor) and is_logits(output) and output.numel() >= FEWEST_ENTRIES
+    return isinstance(output, Tensor) and is_logits(output) and output.numel() >= fewest
 
 
 def _is_between_0_and_1(output: Tensor) -> bool:

@@ -64,13 +64,17 @@ def _raw_bytes(tensor: Tensor) -> memoryview:
 
 
 def load_checkpoint(
-    resume: Scores | None, checkpoint: Path | None, current: Callable[[], str], network: Network, examples: int
+    resume: Scores | None, checkpoint: Path | None, by: str, current: Callable[[], str], network: Network, examples: int
 ) -> Scores | None:
     """Return the scores to continue: the given ones, or those that an interrupted run wrote.
+
+    A file of scores by the same criterion, of the same weights and without samples has nothing to continue: they are
+    computed again.
 
     Args:
         resume: scores that the user gave, or None.
         checkpoint: a file that may exist, or None.
+        by: the criterion's name.
         current: a function that returns the fingerprint of all that scores depend on.
         network: the network whose units are scored.
         examples: the number of examples.
@@ -82,7 +86,9 @@ def load_checkpoint(
     is_from_user = resume is not None
     if resume is None and checkpoint is not None:
         resume = broadcast_result(lambda: Scores.load(checkpoint) if checkpoint.exists() else None)
-    elif resume is not None and all(scores.samples is None for scores in resume.values()):
+        if resume is not None and not _has_samples(resume) and resume.by == by and has_weights(network, resume.weights):
+            return None
+    elif resume is not None and not _has_samples(resume):
         raise DataError(
             f"scores by {resume.by!r} hold no samples to continue; resume= is for Shapley values and the like"
         )
@@ -100,6 +106,10 @@ def load_checkpoint(
                 f"{message}, where there are {units} and {examples}; start anew"
             )
     return resume
+
+
+def _has_samples(scores: Scores) -> bool:
+    return any(group.samples is not None for group in scores.values())
 
 
 class Checkpoint:

@@ -27,18 +27,21 @@ from secateur.utils.collected_warnings import warn
 
 
 def check_model_values(model: nn.Module) -> None:
-    """Check a model's parameters.
+    """Check a model's parameters. One of nothing but 0 and minus infinity is a mask of attention.
 
     Raises:
-        TraceError: a parameter has NaN in it.
+        TraceError: a parameter has NaN or infinity in it.
     """
     for name, parameter in model.named_parameters():
-        # A sum is NaN where an entry is; taking it is many times as fast as looking at all of them.
-        if parameter.is_floating_point() and bool(parameter.detach().sum().isnan() and parameter.isnan().any()):
-            bad = int(parameter.isnan().sum())
+        # A sum is not finite where an entry is not; taking it is many times as fast as looking at all of them.
+        if not parameter.is_floating_point() or bool(parameter.detach().sum().isfinite()):
+            continue
+        is_bad = ~parameter.detach().isfinite()
+        if bool(is_bad.any()) and not bool(((parameter == 0) | parameter.isneginf()).all()):
+            kind = "NaN" if bool(parameter.isnan().any()) else "infinity"
             raise TraceError(
-                f"{name} of this {type(model).__name__} has NaN in {bad} of {parameter.numel()} entries; load weights "
-                "without, for example those before the training diverged"
+                f"{name} of this {type(model).__name__} has {kind} in {int(is_bad.sum())} of {parameter.numel()} "
+                "entries; load weights without, for example those before the training diverged"
             )
 
 

@@ -1,5 +1,6 @@
 """Samples of an estimate: each example's shares from each block, and their mean over blocks."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,7 +20,8 @@ class Sample:
         coalitions: the number of coalitions evaluated.
         evaluations: the sum of the numbers of examples that each was evaluated on; a gradient counts three.
         correction: the correction of all examples' shares, (players,).
-        noise: the part of the variance of shares over examples due to sampling, (players,); NaN where it is unknown.
+        noise: the part of the variance of shares over examples due to sampling, (players,): NaN where it is unknown, 0
+            where shares are exact.
     """
 
     examples: Tensor
@@ -109,6 +111,12 @@ def pool_samples(samples: Sequence[Sample], examples: int) -> Pooled:
     return totals(samples, examples).pooled()
 
 
+def are_exact(samples: Sequence[Sample], examples: int) -> bool:
+    """Return whether nothing was left to chance: every example has its exact shares, as from all coalitions."""
+    is_free_of_noise = all(not bool(sample.noise.any() or sample.correction.any()) for sample in samples)
+    return is_free_of_noise and len({*torch.cat([sample.examples for sample in samples]).tolist()}) == examples
+
+
 def sample_weights(samples: Sequence[Sample], examples: int) -> Tensor:
     """Return the weight of each example in each block, (blocks, examples)."""
     weights = torch.zeros(len(samples), examples, dtype=torch.float64)
@@ -125,6 +133,22 @@ def degrees_of_freedom(samples: Sequence[Sample], examples: int) -> float:
     few = len(samples) <= examples  # the sum of the hat matrix's squares, from whichever matrices are smaller
     hat_square = (weights @ means.T).square().sum() if few else ((weights.T @ weights) * (means.T @ means)).sum()
     return float(len(samples) - 2 * (weights * means).sum() + hat_square)
+
+
+def freedom_of_errors(samples: Sequence[Sample], examples: int | None, here: bool) -> float:
+    """Return the degrees of freedom of standard errors: of the blocks, or of the examples where nothing was sampled.
+
+    Args:
+        samples: the samples of each block; none where nothing was sampled.
+        examples: the number of examples with values of their own; None where there are none.
+        here: whether the errors are those for these examples.
+    """
+    if examples is None:
+        return math.inf
+    if not samples or are_exact(samples, examples):
+        return float(max(examples - 1, 1))
+    within_examples = degrees_of_freedom(samples, examples) if here else 0.0
+    return within_examples if within_examples >= 1 else max(min(len(samples), MAX_REPLICATES) - 1.0, 1.0)
 
 
 MAX_REPLICATES = 64  # blocks or bundles of blocks that the jackknife omits in turn

@@ -13,7 +13,7 @@ from secateur.data.batch import Batch
 from secateur.graph.program import OpFn, OpOverride
 from secateur.importance.activation_taps import straight_through
 from secateur.importance.context import CriterionContext
-from secateur.importance.drawn_loss import drawn_loss
+from secateur.importance.drawn_loss import DrawnLosses
 from secateur.importance.fisher import FisherAccumulator, FisherFactors, fisher_accumulators, skip_draws
 from secateur.masking.linear_layers import LinearLayer
 from secateur.masking.operands import operand
@@ -35,9 +35,9 @@ def fisher_factors(
         drawn: the layers for which positions are drawn, `layers` among them: the draws depend on these alone.
     """
     sums = fisher_accumulators(context.network.program.state, layers)
-    draws = generator_for(context.seed, "curvature")
+    losses = DrawnLosses(generator_for(context.seed, "curvature"))
     for microbatch in context.watched(context.microbatches, "curvature"):
-        accumulate(context, microbatch, sums, drawn, context.example_count, draws)
+        accumulate(context, microbatch, sums, drawn, context.example_count, losses)
     return {layer: sums.pop(layer).result() for layer in layers}
 
 
@@ -47,13 +47,13 @@ def accumulate(
     sums: Mapping[LinearLayer, FisherAccumulator],
     drawn: Sequence[LinearLayer],
     examples: int,
-    draws: torch.Generator,
+    losses: DrawnLosses,
 ) -> None:
     """Add one microbatch to the sums of layers.
 
     Gradients are added as the backward pass reaches them, so that those of all layers are never alive together.
     """
-    size = microbatch.size or 1
+    size, draws = microbatch.size or 1, losses.draws
     shares = {layer: _positions_per_example(layer, examples) for layer in drawn}
     results: dict[LinearLayer, Tensor] = {}
     handlers: dict[Node, OpOverride] = {
@@ -69,7 +69,7 @@ def accumulate(
             results[layer].register_hook(partial(_add_gradient, sums[layer], size, reached))
         for draw in range(DRAWS):
             reached.clear()
-            drawn_loss(output, draws, microbatch.has_token_scores).backward(retain_graph=draw < DRAWS - 1)
+            losses.of(output, microbatch).backward(retain_graph=draw < DRAWS - 1)
             for layer in sums:
                 if layer not in reached:
                     sums[layer].add_gradient(torch.zeros_like(results[layer]), size)

@@ -42,7 +42,7 @@ def check_inputs(
         kind, label = _kind(batch), source if source == EXAMPLE else f"batch {number} of {source}"
         if kind not in outputs:
             examples, output = _run_examples(run, batch, label, _advice_on_pair(batches, number))
-            if _is_one_example(examples, output):
+            if _is_one_example(run, batch, examples, output):
                 output = output if len(examples.tensors[0]) == len(batch.tensors[0]) else run(batch)
                 examples = replace(batch, is_one_example=True)
             _check_output(output, examples, label, by_example and not examples.is_one_example)
@@ -51,18 +51,36 @@ def check_inputs(
     return results
 
 
-def _is_one_example(batch: Batch, output: Any) -> bool:
+def _is_one_example(run: Run, batch: Batch, examples: Batch, output: Any) -> bool:
     """Return whether a batch is a graph or a set of points, for which the network has no result per entry.
 
     Images and sequences, with three axes or more, have an axis for examples, or lack it by mistake.
+
+    Args:
+        run: a function from a batch to the network's output.
+        batch: the batch.
+        examples: the first of its entries, or all.
+        output: the network's output on these.
     """
-    if batch.is_one_example:
+    if examples.is_one_example:
         return True
-    floats = [tensor for tensor in batch.tensors if tensor.is_floating_point()]
-    if not floats or (floats[0].dim() != 2 and batch.is_divisible):
+    floats = [tensor for tensor in examples.tensors if tensor.is_floating_point()]
+    if not floats or (floats[0].dim() != 2 and examples.is_divisible):
         return False
-    lengths = {length for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor) for length in leaf.shape}
-    return batch.size not in lengths
+    shapes = _output_shapes(output)
+    if all(examples.size not in shape for shape in shapes):
+        return True
+    is_part = examples.size == EXAMPLE_COUNT < (batch.size or 0)
+    if not is_part or any(shape[:1] == (EXAMPLE_COUNT,) for shape in shapes):
+        return False
+    try:  # an axis of two classes is as long as one of two examples
+        return _output_shapes(run(batch.take(torch.arange(EXAMPLE_COUNT + 1)))) == shapes
+    except SecateurError:
+        return False
+
+
+def _output_shapes(output: Any) -> list[tuple[int, ...]]:
+    return [tuple(leaf.shape) for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
 def _kind(batch: Batch) -> str:

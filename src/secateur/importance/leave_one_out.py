@@ -17,7 +17,9 @@ from secateur.importance.shapley.game_sequence import games_in_order
 from secateur.options import one_of
 from secateur.options.call_checks import checked_calls
 
-TIE_STEP = 1e-12  # by which a later unit ranks above an earlier one of equal loss
+TIE_STEP = (
+    1e-12  # by which a later unit ranks above an earlier one of no smaller loss; of the loss, where it is above 1
+)
 
 
 @checked_calls
@@ -107,7 +109,7 @@ def _greedy_increases(game: Game) -> Tensor:
     is_present = torch.ones(game.players, dtype=torch.bool)
     increases = torch.zeros(game.players, dtype=torch.float64)
     highest = 0.0
-    for step in range(game.players):
+    for _ in range(game.players):
         units = torch.nonzero(is_present).flatten()
         coalitions = is_present.repeat(len(units), 1)
         coalitions[torch.arange(len(units)), units] = False
@@ -115,8 +117,8 @@ def _greedy_increases(game: Game) -> Tensor:
         losses = torch.cat([_loss_increases(game, coalitions, microbatch) for microbatch in microbatches], 1).mean(1)
         removed = int(units[losses.argmin()])
         is_present[removed] = False
-        highest = max(highest, float(losses.min()))  # a later unit ranks higher, even if the loss falls without it
-        increases[removed] = highest + step * TIE_STEP
+        increases[removed] = max(highest, float(losses.min()))
+        highest = increases[removed].item() + TIE_STEP * max(1.0, increases[removed].item())  # later units rank higher
     return increases
 
 

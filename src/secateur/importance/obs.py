@@ -20,7 +20,7 @@ from secateur.data.batch import Batch
 from secateur.importance.activation_taps import ActivationTap, tapped_context
 from secateur.importance.config import CriterionConfig, option_field
 from secateur.importance.context import CriterionContext
-from secateur.importance.drawn_loss import drawn_loss
+from secateur.importance.drawn_loss import DrawnLosses
 from secateur.importance.elimination import ConsumerFactor, eliminate_units
 from secateur.importance.fisher import FisherFactors
 from secateur.importance.fisher_pass import MAX_ROWS, fisher_factors
@@ -67,7 +67,7 @@ def optimal_brain_surgeon(context: CriterionContext, config: OptimalBrainSurgeon
     context.need_examples("obs")
     network = context.network
     layers = [layer for layer in layers_of(network) if layer.reads]
-    consumers = {group.name: [layer for layer in layers if group.owns(layer.inputs)] for group in context.groups}
+    consumers = {group.name: [layer for layer in layers if _contracts(layer, group)] for group in context.groups}
     gated_groups = [group for group in context.groups if not consumers[group.name]]
     if gated_groups:
         _check_gates(context, config.memory_limit, gated_groups)
@@ -129,30 +129,45 @@ def _factors(
         layers: a layer, or several that read alike: they are one layer with the outputs of all.
         moments: the covariances and curvatures.
     """
-    layer = layers[0]
-    owner = layer.inputs.repeat_interleave(layer.kernel).view(layer.groups, -1) - group.offset
-    state = network.program.state
+    layer, state = layers[0], network.program.state
     matrices = [consumer.matrix(state(consumer.weight).detach()).to(moments[consumer].curvature) for consumer in layers]
-    for number in range(layer.groups):
-        inside = (owner[number] >= 0) & (owner[number] < group.size)
-        counts = torch.bincount(owner[number][inside], minlength=group.size)
-        width = int(counts[0])
-        if width == 0 or bool((counts != width).any()):
-            continue  # the units are inputs of another of its groups
-        features = torch.where(inside, owner[number], group.size).argsort(stable=True)[: group.size * width]
+    for number, features in _features_of_units(layer, group):
         weights = [
             moments[consumer].weighted(matrix[number], number)
             for consumer, matrix in zip(layers, matrices, strict=True)
         ]
-        yield ConsumerFactor(torch.cat(weights), moments[layer].inverse(number), features.view(-1, width))
+        yield ConsumerFactor(torch.cat(weights), moments[layer].inverse(number), features)
+
+
+def _contracts(layer: LinearLayer, group: Group) -> bool:
+    """Return whether some outputs of a layer are sums over all units of a group, whose removal the others can mend.
+
+    Where the units are the groups of a convolution, each of its outputs reads one unit alone.
+    """
+    return group.owns(layer.inputs) and any(True for _ in _features_of_units(layer, group))
+
+
+def _features_of_units(layer: LinearLayer, group: Group) -> Iterator[tuple[int, Tensor]]:
+    """Yield the groups of a layer's channels that read all units alike, each with the features (units, width) of these.
+
+    The width is the number of features of each unit.
+    """
+    owner = layer.inputs.repeat_interleave(layer.kernel).view(layer.groups, -1) - group.offset
+    for number, units in enumerate(owner):
+        inside = (units >= 0) & (units < group.size)
+        counts = torch.bincount(units[inside], minlength=group.size)
+        width = int(counts[0])
+        if width > 0 and bool((counts == width).all()):
+            features = torch.where(inside, units, group.size).argsort(stable=True)[: group.size * width]
+            yield number, features.view(-1, width)
 
 
 def _gate_losses(context: CriterionContext, groups: Sequence[Group]) -> dict[str, Tensor]:
     """Return half the mean square of each gate's gradient of drawn losses: the cost of a removal to second order."""
-    (context, taps), draws = tapped_context(context), generator_for(context.seed, "gates")
+    (context, taps), losses = tapped_context(context), DrawnLosses(generator_for(context.seed, "gates"))
     totals = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in groups}
     for microbatch in context.watched(context.microbatches, "gradients of gates"):
-        slopes = _gate_slopes(context, taps, groups, microbatch, draws)
+        slopes = _gate_slopes(context, taps, groups, microbatch, losses)
         totals = {name: total + slopes[name].square().sum(1) / 2 for name, total in totals.items()}
     return {name: total / context.example_count for name, total in totals.items()}
 
@@ -162,10 +177,10 @@ def _gate_slopes(
     taps: tuple[ActivationTap, ...],
     groups: Sequence[Group],
     microbatch: Batch,
-    draws: torch.Generator,
+    losses: DrawnLosses,
 ) -> dict[str, Tensor]:
     """Return each gate's gradient of a drawn loss of each example by group, (units, examples)."""
-    loss = partial(drawn_loss, draws=draws, has_token_scores=microbatch.has_token_scores)
+    loss = partial(losses.of, batch=microbatch)
     return backward_through(context, taps, groups, microbatch, lambda z, g: z * g, loss)
 
 
@@ -177,7 +192,7 @@ def _check_gates(context: CriterionContext, limit: MemoryLimit, groups: Sequence
     """
     if limit.requested is None:
         return
-    (context, taps), draws = tapped_context(context), generator_for(context.seed, "gates")
+    (context, taps), losses = tapped_context(context), DrawnLosses(generator_for(context.seed, "gates"))
     microbatch = max(context.microbatches, key=lambda batch: sum(tensor.numel() for tensor in batch.tensors))
-    needed = peak_bytes(partial(_gate_slopes, context, taps, groups, microbatch, draws))
+    needed = peak_bytes(partial(_gate_slopes, context, taps, groups, microbatch, losses))
     limit.check_bytes("rank by 'obs'", needed)

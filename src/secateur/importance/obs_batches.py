@@ -11,6 +11,7 @@ from functools import partial
 
 from secateur.coupling.network import Group
 from secateur.importance.context import CriterionContext
+from secateur.importance.drawn_loss import DrawnLosses
 from secateur.importance.elimination import BLOCK
 from secateur.importance.fisher import fisher_accumulators
 from secateur.importance.fisher_pass import accumulate
@@ -104,8 +105,8 @@ def _bytes_of_pass(context: CriterionContext, batch: GroupBatch, consumers: Line
     microbatch = max(context.microbatches, key=lambda batch: sum(tensor.numel() for tensor in batch.tensors))
     layers = layers_of_groups(batch.groups, consumers)
     sums = fisher_accumulators(context.network.program.state, layers)
-    draws = generator_for(context.seed, "curvature")
-    add_microbatch = partial(accumulate, context, microbatch, sums, batch.drawn, context.example_count, draws)
+    losses = DrawnLosses(generator_for(context.seed, "curvature"))
+    add_microbatch = partial(accumulate, context, microbatch, sums, batch.drawn, context.example_count, losses)
     pass_bytes = peak_bytes(add_microbatch)
     share = context.example_count / (microbatch.size or 1)
     rows = {layer: round(sums[layer].rows * share) for layer in layers}

@@ -1,6 +1,5 @@
 """Scores of units: one value and one standard error for each, saved and loaded."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from secateur.errors import NameMatchError
 from secateur.files import Writer, tensors_writer, write_file
-from secateur.importance.estimates import MAX_REPLICATES, Sample, degrees_of_freedom, join_samples, student_quantile
+from secateur.importance.estimates import Sample, freedom_of_errors, join_samples, student_quantile
 from secateur.importance.saved_scores import SavedGroup, SavedScores, read_scores
 from secateur.importance.score_plot import plot_scores
 from secateur.importance.score_tables import estimation_lines, group_rows, unit_columns
@@ -58,7 +57,7 @@ class GroupScores:
         return f"GroupScores(units={len(self.values)}, coalitions={self.coalitions})"
 
     def interval(self, level: float = 0.95, here: bool = False) -> tuple[Tensor, Tensor]:
-        """Return lower and upper bounds of each unit's score, (units,) each, by Student's t over the blocks.
+        """Return lower and upper bounds of each unit's score, (units,) each, by Student's t over blocks or examples.
 
         Args:
             level: the probability that such an interval holds the true score.
@@ -68,11 +67,8 @@ class GroupScores:
             OptionError: the level is no probability between 0 and 1.
         """
         errors = self.errors_here if here and self.errors_here is not None else self.errors
-        freedom = float(max(min(len(self.samples), MAX_REPLICATES) - 1, 1)) if self.samples else math.inf
-        if here and self.samples and self.per_example is not None:
-            within_examples = degrees_of_freedom(self.samples, self.per_example.shape[1])
-            freedom = within_examples if within_examples >= 1 else freedom
-        reach = student_quantile(level, freedom) * errors
+        examples = None if self.per_example is None else self.per_example.shape[1]
+        reach = student_quantile(level, freedom_of_errors(self.samples or (), examples, here)) * errors
         return self.values - reach, self.values + reach
 
     def tensors(self) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 from secateur.errors import MissingGradientError
+from secateur.evaluation.losses import Loss
+from secateur.files.setting_texts import setting_text
 from secateur.importance.checkpoint import Checkpoint, fingerprint, load_checkpoint, weights_digest
 from secateur.importance.context import CriterionContext
 from secateur.importance.criterion_output import group_scores
@@ -49,8 +51,7 @@ class ScoringRun:
         config, loss = self.criterion.config, self.context.loss
         ablation = NAMES_IN_FINGERPRINTS.get(self.ablation, self.ablation)
         protocol = config.protocol if isinstance(config, Shapley) else None
-        loss_name = "" if loss is None else getattr(loss, "__qualname__", "")
-        options = (self.criterion.name, ablation, self.context.seed, protocol, loss_name, *self.precision)
+        options = (self.criterion.name, ablation, self.context.seed, protocol, _loss_text(loss), *self.precision)
         return fingerprint(self.context.network, self.context.microbatches, *options)
 
     def scores(self, groups: Mapping[str, GroupScores]) -> Scores:
@@ -69,6 +70,12 @@ class ScoringRun:
             self.fingerprint if is_sampled else "",
             weights_digest(self.context.network),
         )
+
+
+def _loss_text(loss: Loss | None) -> str:
+    """Return the user's loss in words: a plain function by its name alone, as in version 0.9."""
+    name, text = getattr(loss, "__qualname__", ""), "" if loss is None else setting_text(loss)
+    return name if name and text == f"{loss.__module__}.{name}" else text
 
 
 def run_criterion(scoring: ScoringRun, resume: Scores | None, path: Path | None) -> Scores:
@@ -106,7 +113,9 @@ def _criterion_output(scoring: ScoringRun, resume: Scores | None, path: Path | N
         MissingGradientError: the criterion differentiates an operator that has no gradient.
     """
     context = scoring.context
-    earlier = load_checkpoint(resume, path, lambda: scoring.fingerprint, context.network, context.example_count)
+    earlier = load_checkpoint(
+        resume, path, scoring.criterion.name, lambda: scoring.fingerprint, context.network, context.example_count
+    )
     checkpoint = None if path is None else Checkpoint(path, scoring.scores, {} if earlier is None else earlier.groups)
     try:
         return scoring.criterion(replace(context, resume_from=earlier, on_progress=checkpoint))

@@ -6,6 +6,7 @@ microbatch of at most 32 examples, whatever the batches of the data are: the squ
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from secateur.importance.magnitude import incoming
 from secateur.importance.registry import criterion
 from secateur.importance.scores import GroupScores
 from secateur.importance.taylor import Taylor
-from secateur.utils.dtypes import real_product
+from secateur.utils.dtypes import real_product, to_widest
 from secateur.utils.rng import generator_for
 
 Weights = Mapping[str, Tensor]
@@ -128,12 +129,21 @@ def _by_group(context: CriterionContext, gates: Gates, squares: list[Tensor]) ->
 def _over_weights(context: CriterionContext, name: str, change: Change) -> dict[str, GroupScores]:
     sums = []
     for batch in _microbatches(context, name):
-        changes = {key: value.square() for key, value in _changes(context, batch, change).items()}
-        sums.append({group.name: incoming(context.network, group, changes.__getitem__) for group in context.groups})
+        squares = _Squares(_changes(context, batch, change))
+        sums.append({group.name: incoming(context.network, group, squares.of) for group in context.groups})
     return {
         group.name: GroupScores(*mean_over_microbatches(context, [by_group[group.name] for by_group in sums]))
         for group in context.groups
     }
+
+
+class _Squares(NamedTuple):
+    """Squares of changes in the widest type, as those of half precision would underflow, each when it is asked for."""
+
+    changes: Weights
+
+    def of(self, name: str) -> Tensor:
+        return to_widest(self.changes[name]).square()
 
 
 def _changes(context: CriterionContext, batch: Batch, change: Change) -> Weights:

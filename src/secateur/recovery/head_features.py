@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Node
 
 from secateur.coupling.network import Network
 from secateur.coupling.rules.registry import rule_of
@@ -37,6 +38,7 @@ class HeadPaths:
 def head_paths(dense: nn.Module, small: nn.Module, network: Network, recipe: Recipe) -> HeadPaths | None:
     """Find the last layer of both networks, None where there is none whose features can be compared.
 
+    Where other outputs, such as those of a second head, do not come of it, its features say nothing of them.
     Where some of its inputs are removed, the others cannot all be what they are in the dense network and still stand in
     for those, so that features are compared only if all of them are kept.
 
@@ -48,7 +50,7 @@ def head_paths(dense: nn.Module, small: nn.Module, network: Network, recipe: Rec
     """
     nodes = [node for node in network.program.nodes if rule_of(node).layer or operator_name(node) in PRODUCTS]
     last = next((layer for layer in layers_of(network) if nodes and layer.node is nodes[-1]), None)
-    if last is None or last.groups != 1:
+    if last is None or last.groups != 1 or not _all_outputs_follow(network, last.node):
         return None
     stays = recipe.slices.get(last.weight, {}).get(last.inner)
     path = last.weight.rpartition(".")[0]
@@ -57,6 +59,20 @@ def head_paths(dense: nn.Module, small: nn.Module, network: Network, recipe: Rec
     is_whole = stays is None or len(stays) == len(last.inputs)
     has_modules = all(isinstance(module, (nn.Linear, *CONVOLUTIONS)) for module in modules)
     return paths if path and is_whole and has_modules else None
+
+
+def _all_outputs_follow(network: Network, node: Node) -> bool:
+    """Return whether all floating-point outputs of a network are computed from an operator's result."""
+    following = {node}
+    for other in network.program.nodes:
+        if not following.isdisjoint(other.all_input_nodes):
+            following.add(other)
+    values = {output: output.meta.get("val") for output in network.program.output_nodes}
+    return all(
+        output in following
+        for output, value in values.items()
+        if isinstance(value, Tensor) and value.is_floating_point()
+    )
 
 
 @contextmanager

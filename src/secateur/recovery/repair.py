@@ -25,6 +25,7 @@ from secateur.recovery.repair_step import RepairStep
 from secateur.recovery.training_task import TrainingFunction
 from secateur.recovery.tune import tune
 from secateur.surgery.cut import CutModel
+from secateur.surgery.lineage import lineage_of
 from secateur.surgery.recipe import recipe_of
 from secateur.utils.distributed import check_same_inputs, is_shared
 
@@ -146,6 +147,16 @@ def _check_cut(cut_model: CutModel) -> None:
         SurgeryError: the small model was not cut by this plan.
     """
     small, recipe = cut_model.model, cut_model.recipe
+    lineage = lineage_of(small)
+    cut_kept = {} if lineage is None else lineage.steps[-1].recipe.kept
+    other = next(
+        (name for name, units in recipe.kept.items() if not torch.equal(units, cut_kept.get(name, units))), None
+    )
+    if other is not None:
+        raise SurgeryError(
+            f"this {type(small).__name__} was cut by another plan, which keeps other units of {other}; give the plan "
+            "by which it was cut"
+        )
     slices_of = {recipe.renamed(name): slices for name, slices in recipe.slices.items()}
     for name, tensor in embedded_tensors(small).items():
         slices = slices_of.get(name, {})

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from secateur.errors import NameMatchError
+from secateur.evaluation.changes import standard_error
 from secateur.files import text_writer, write_files
 from secateur.importance.rank_correlation import agreements
 from secateur.importance.scores import Scores
@@ -76,11 +77,11 @@ class Comparison:
                 f"no trial used {by!r} with repair {repair!r}; criteria: {', '.join(self.scores)}; repairs: "
                 f"{', '.join(self.repairs)}"
             )
-        return torch.stack(losses).mean(0)
+        return torch.stack(losses).nanmean(0)
 
     def ranking(self, repair: str) -> list[str]:
         """Return the criteria in ascending order of their mean loss over all budgets."""
-        return sorted(self.scores, key=lambda by: float(self.losses(by, repair).mean()))
+        return sorted(self.scores, key=lambda by: float(self.losses(by, repair).nanmean()))
 
     def best(self, repair: str) -> str:
         """Return the criterion with the least mean loss over all budgets."""
@@ -89,7 +90,8 @@ class Comparison:
     def equals(self, repair: str) -> list[str]:
         """Return the criteria that are not significantly worse than the best one.
 
-        Student's t test of the paired differences in loss, at 95 % for all criteria together (Bonferroni).
+        Student's t test of the paired differences in loss, at 95 % for all criteria together (Bonferroni). One example
+        tells no difference.
         """
         from scipy import stats
 
@@ -98,8 +100,9 @@ class Comparison:
         equals = []
         for by in others:
             gaps = self.losses(by, repair) - self.losses(best, repair)
+            gaps = gaps[~gaps.isnan()]
             quantile = float(stats.t.ppf((1 + confidence) / 2, max(len(gaps) - 1, 1)))
-            if float(gaps.mean()) <= quantile * float(gaps.std()) / len(gaps) ** 0.5:
+            if not float(gaps.mean()) > quantile * standard_error(gaps):
                 equals.append(by)
         return equals
 

@@ -1,7 +1,9 @@
 """The plot of a comparison."""
 
+import math
 from typing import TYPE_CHECKING
 
+from secateur.evaluation.changes import standard_error
 from secateur.options import check_name
 from secateur.report.comparison_records import NO_REPAIR
 from secateur.utils.plots import axes_for
@@ -26,7 +28,7 @@ def plot_comparison(comparison: "Comparison", ax: "Axes | None", repair: str) ->
         trials = [trial for trial in comparison.trials if (trial.by, trial.repair) == (by, repair)]
         trials.sort(key=lambda trial: trial.macs)
         costs = [trial.metrics.costs for trial in trials]
-        errors = [float(values.std()) / len(values) ** 0.5 if len(values) > 1 else 0.0 for values in costs]
+        errors = [error if math.isfinite(error) else 0.0 for error in map(standard_error, costs)]
         heights = [sign * trial.metrics.cost for trial in trials]
         axes.errorbar([trial.macs for trial in trials], heights, yerr=errors, marker="o", markersize=3, label=by)
     axes.set_xlabel("fraction of MACs")

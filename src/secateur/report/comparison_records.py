@@ -58,7 +58,10 @@ class CriterionMetrics:
 
     @property
     def costs(self) -> Tensor:
-        """The values that criteria are ranked by, smaller ones better, (samples,): losses, or those of the metric."""
+        """The values that criteria are ranked by, smaller ones better, (samples,): losses, or those of the metric.
+
+        NaN stands for an example for which the metric has no value.
+        """
         if self.metric is None:
             return self.losses
         samples = self.metric.values.samples

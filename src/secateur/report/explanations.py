@@ -10,8 +10,8 @@ TERMS = {
     "accuracy": "The fraction of examples whose top class is the label.",
     "agreement": "The fraction of examples for which both networks have the same top class. It needs no labels.",
     "divergence": "The mean distance of the pruned network's outputs from the dense network's: the Kullback-Leibler "
-    "divergence of the class probabilities, in nats, or the squared error relative to the outputs' variance. 0 means "
-    "equal outputs.",
+    "divergence of the class probabilities, in nats, or the squared error relative to the mean square of the outputs. "
+    "0 means equal outputs.",
     "±": "Half the width of the 95 % interval of the change, over the examples. A smaller change may be chance.",
     "in-sample": "Measured on examples that scores or repairs used, so the numbers are too good. The argument test "
     "takes other examples.",

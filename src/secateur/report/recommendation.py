@@ -1,7 +1,9 @@
 """The recommendation of a comparison of criteria, in words."""
 
+import math
 from typing import TYPE_CHECKING
 
+from secateur.evaluation.changes import standard_error
 from secateur.report.comparison_records import NO_REPAIR
 from secateur.utils.plurals import number_of
 
@@ -13,13 +15,14 @@ def recommendation_text(comparison: "Comparison", repair: str) -> str:
     """Return the best criterion with a repair, or with "none", and the evidence for it."""
     best, equals = comparison.best(repair), comparison.equals(repair)
     losses, metric = comparison.losses(best, repair), comparison.dense.metric
-    error = float(losses.std()) / len(losses) ** 0.5
+    error = standard_error(losses)
+    interval = f" ± {error:.2g}" if math.isfinite(error) else ""
     condition = "without repair" if repair == NO_REPAIR else f"after {repair}"
     measure = "least loss" if metric is None else f"best {metric.name}"
-    mean = float(losses.mean()) if metric is None or not metric.is_higher_better else -float(losses.mean())
+    mean = float(losses.nanmean()) * (-1 if metric is not None and metric.is_higher_better else 1)
     dense = comparison.dense.loss if metric is None else metric.values.value
     evidence = (
-        f"{condition}: {best} has the {measure}, {mean:.4g} ± {error:.2g} on average over "
+        f"{condition}: {best} has the {measure}, {mean:.4g}{interval} on average over "
         f"{number_of(len(comparison.budgets), 'budget')} and {number_of(len(comparison.dense.losses), 'example')} "
         f"(dense {dense:.4g})"
     )

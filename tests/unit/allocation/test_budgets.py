@@ -1,9 +1,11 @@
 """Budgets in the user's words: fractions, absolute numbers, times."""
 
+import re
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import secateur as sc
 from expected_warnings import untrained_networks
@@ -13,6 +15,7 @@ from secateur.allocation.latency_bounds import CLOSE
 from secateur.allocation.remaining_fractions import fractions_of, latency_fraction
 from secateur.cli.parsing import parse_keep_text as parse_entries
 from secateur.errors import BudgetError
+from secateur.evaluation.latency_table import LatencyTable, LayerLatency
 from secateur.evaluation.timing import Stopwatch
 
 
@@ -113,3 +116,30 @@ def test_fractions_of_absolute_numbers_and_times() -> None:
     assert latency_fraction({"ms": 2.0}, 8.0) == 0.25
     assert latency_fraction({"ms": 20.0}, 8.0) == 1.0
     assert latency_fraction({"macs": 0.5}, 8.0) is None
+
+
+@pytest.mark.parametrize(
+    ("keep", "reachable"),
+    [
+        ({"speedup": 100.0}, r"speedup (?P<value>[\d.]+) with"),
+        ({"ms": 1e-3}, r"ms (?P<value>[\d.]+) with"),
+        ({"latency": 0.01}, r"latency (?P<value>[\d.]+) with"),
+        ({"macs": 1e-4, "speedup": 100.0}, r"macs [\d.]+, speedup (?P<value>[\d.]+) \(macs \d+\) with"),
+    ],
+)
+def test_a_time_that_can_not_be_reached_is_answered_in_its_own_unit(keep: dict[str, float], reachable: str) -> None:
+    """Half of the time is that of an operator beside the layers, which takes 4 of 8 ms whatever is removed."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    network = sc.trace(model, torch.randn(2, 4))
+    units, outputs = torch.arange(8), torch.tensor([-1, -1])
+    seconds = torch.tensor([[0.0, 2e-3]], dtype=torch.float64)
+    layers = (
+        LayerLatency(torch.full((4,), -1), units, seconds, 0.0, (4,), (0, 8)),
+        LayerLatency(units, outputs, seconds.T, 0.0, (0, 8), (2,)),
+    )
+    table = LatencyTable(layers, 4e-3)
+    with pytest.raises(BudgetError, match=reachable) as failure:
+        sc.plan(network, sc.score(network, by="l2"), keep, latency=table)
+    value = float(re.search(reachable, str(failure.value))["value"])  # type: ignore[index]
+    expected = {"speedup": 8 / 4.5, "ms": 4.5, "latency": 4.5 / 8}[[*keep][-1]]
+    assert value == pytest.approx(expected, rel=0.01)

@@ -1,5 +1,7 @@
 """Sizes of single groups: plans that are changed by hand, and sizes that are given beside a budget."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -44,6 +46,7 @@ def test_groups_are_named_by_globs_modules_and_classes(residual: Residual, plan:
     assert _lengths(plan.with_kept({nn.Conv2d: 0.25, "stem.0": 6})) == {"stem.0": 6, "inner.0": 3, "hidden": 5}
     assert _lengths(plan.with_kept({"stem.0": 6, nn.Conv2d: 0.25})) == {"stem.0": 6, "inner.0": 3, "hidden": 5}
     assert _lengths(plan.with_kept({"*": 0.5, "in*": 2}))["inner.0"] == 2
+    assert _lengths(plan.with_kept({"*": "50%"})) == _lengths(plan.with_kept({"*": 0.5}))
     assert _lengths(plan.with_kept({residual.inner[3]: 5}))["stem.0"] == 5  # it is added to the stem
 
 
@@ -62,6 +65,7 @@ def test_units_are_named_by_indices(plan: sc.Plan, units: object) -> None:
         ({"hidden": 1.5}, "1.5 is no size for hidden; give a whole number of its 10 units, a fraction"),
         ({"hidden": True}, "True is no size for hidden"),
         ({"hidden": "3"}, "'3' is no size for hidden"),
+        ({"hidden": "150%"}, "'150%' is no size for hidden; .* a fraction above 0 and at most 1.0 or '50%'"),
         ({"hidden": [3, 3]}, r"\[3, 3\] are no units of hidden; give different indices from 0 to 9"),
         ({"hidden": [10]}, r"\[10\] are no units of hidden"),
         ({"hidden": [0.5]}, r"\[0.5\] are no units of hidden"),
@@ -126,3 +130,12 @@ def test_prune_takes_sizes(residual: Residual, rounds: int) -> None:
     alone = sc.prune(residual, x, sizes={"hidden": 0.5}, **options)  # type: ignore[arg-type]
     assert alone.model.hidden.out_features == 5 and alone.model.stem[0].out_channels == 16
     assert "kept sizes of groups" in str(alone.report) and "hidden 5 of 10" in str(alone.report)
+
+
+def test_a_budget_beside_sizes_of_all_groups_is_checked(residual: Residual) -> None:
+    data = torch.randn(16, 3, 8, 8)
+    options: Any = {"sizes": {"*": "50%"}, "progress": False}
+    result = sc.prune(residual, data, {"macs": 0.9}, **options)
+    assert _lengths(result.plan) == _lengths(result.plan.with_kept({"*": 0.5}))
+    with pytest.raises(sc.SecateurError, match="can't be met"):
+        sc.prune(residual, data, {"macs": 0.01}, **options)

@@ -8,6 +8,7 @@ from torch import nn
 import secateur as sc
 from secateur.allocation.tied_groups import tie_groups
 from secateur.coupling.config_layout import ConfigLayout, TiedGroups
+from secateur.importance.scores import GroupScores, Scores
 
 
 def tied_network() -> sc.Network:
@@ -44,3 +45,21 @@ def test_a_plan_for_ties_keeps_of_each_group_the_units_of_the_kept_steps() -> No
     best = scores["2"].values.argsort(descending=True)[: len(plan.kept["2"])].sort().values
     assert torch.equal(plan.kept["2"], best)
     assert torch.allclose(tied.scores["0"].values.sum(), scores["0"].values.sum() + scores["2"].values.sum())
+
+
+def test_losses_of_a_step_are_those_at_its_end() -> None:
+    """Scores by "obs" are accumulated: added up over the units of a step, they would count the first of them twice."""
+    network = tied_network()
+    losses = {"0": [1.0, 2, 4, 8], "2": [1.0, 2, 3, 4, 5, 6, 7, 8], "4": [1.0] * 6}
+    groups = {name: GroupScores.exact(torch.tensor(values)) for name, values in losses.items()}
+    tied = tie_groups(network, Scores(groups, "obs", 0, {}, ""))
+    assert tied.scores["0"].values.tolist() == [1 + 2, 2 + 4, 4 + 6, 8 + 8]
+    sums = tie_groups(network, Scores(groups, "l2", 0, {}, ""))
+    assert sums.scores["0"].values.tolist() == [1 + 3, 2 + 7, 4 + 11, 8 + 15]
+
+
+def test_a_number_of_units_is_that_of_the_groups_themselves() -> None:
+    network = tied_network()  # 18 units
+    plan = sc.plan(network, sc.score(network, by="l2"), keep={"units": 9})
+    assert {name: len(units) for name, units in plan.kept.items()} == {"0": 2, "2": 4, "4": 3}
+    assert plan.keep == {"units": 9}

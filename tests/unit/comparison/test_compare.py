@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -171,3 +172,26 @@ def test_criteria_are_compared_at_sizes_that_are_given() -> None:
     beside = sc.compare(model, examples(), "l2", {"params": 0.5}, sizes={"a": 1.0}, repair=None, progress=False)
     (trial,) = beside.trials
     assert trial.macs <= 0.55 and trial.budget == "params 0.5"
+
+
+def test_one_example_tells_no_difference_between_criteria() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    options: Any = {"by": ("l1", "random"), "keep": {"macs": 0.5}, "test": torch.randn(1, 4), "progress": False}
+    text = sc.compare(model, torch.randn(64, 4), **options).recommendation("none")
+    assert "does not differ significantly" in text
+    assert "±" not in text and "nan" not in text
+
+
+def test_a_comparison_by_a_metric_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    data = [(torch.randn(64, 4), torch.randint(0, 3, (64,)))]
+
+    def right_scores(outputs: Tensor, targets: Tensor) -> Tensor:
+        return torch.where(outputs.argmax(1) == targets, outputs.amax(1), torch.nan)
+
+    options: Any = {"by": ("l1", "random"), "keep": {"macs": 0.5}, "metric": right_scores, "progress": False}
+    first, again = (sc.compare(model, data, checkpoint=tmp_path / "run", **options) for _ in range(2))
+    assert again.rows("none")[1:] == first.rows("none")[1:]
+    assert again.dense.metric is not None and again.trials[0].metrics.metric is not None

@@ -10,7 +10,8 @@ from secateur.data.batch import Batch
 from secateur.evaluation.class_hits import class_hits, top_classes
 from secateur.evaluation.dense_outputs import DenseOutputs
 from secateur.evaluation.divergence import divergence, output_scales
-from secateur.evaluation.evaluate import ExampleMeasures, OutputPair, evaluate, optional_mean, output_divergences
+from secateur.evaluation.evaluate import ExampleMeasures, evaluate, optional_mean, output_divergences
+from secateur.evaluation.output_pairs import OutputPair
 from secateur.utils.live_bytes import peak_bytes
 
 DENSE = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
@@ -89,7 +90,9 @@ def test_activations_and_embeddings_are_compared_by_their_values() -> None:
     for dense, output in ((activations, others), (embeddings, turned)):
         expected = ((output - dense).square().mean(1) / dense.square().mean()).double()
         assert torch.allclose(divergence(output, dense).double(), expected, rtol=1e-5)
-        assert torch.allclose(divergence(output[:1], dense[:1], output_scales(dense)).double(), expected[:1], rtol=1e-5)
+        assert torch.allclose(
+            divergence(output[:1], dense[:1], output_scales([dense])).double(), expected[:1], rtol=1e-5
+        )
         assert float(divergence(output, dense).mean()) > 0.4
     assert OutputPair(Batch((embeddings,), {}), embeddings, turned).agreements(turned).isnan().all()
     assert not OutputPair(Batch((activations,), {}), activations, others).agreements(others).isnan().any()

@@ -175,3 +175,20 @@ def test_curve_shows_and_picks_by_the_metric() -> None:
     assert curve.pick(metric=largest + 1e-6).plan.cost.macs == min(p.result.plan.cost.macs for p in curve.points)
     with pytest.raises(BudgetError, match="no network"):
         curve.pick(metric=1e-9)
+
+
+def test_examples_without_a_value_with_one_of_the_networks_make_no_pair() -> None:
+    """The precision of an example of which the network predicts nothing is unknown."""
+
+    def value_of_first_class(outputs: Tensor, targets: Tensor) -> Tensor:
+        return torch.where(outputs.argmax(1) == 0, outputs[:, 0], torch.nan)
+
+    dense = torch.tensor([[1.0, 0.0], [2.0, 0.0], [4.0, 0.0], [0.0, 9.0]])
+    small = torch.tensor([[2.0, 0.0], [0.0, 9.0], [6.0, 0.0], [8.0, 0.0]])
+    meter = MetricMeter(value_of_first_class)
+    meter.add(Batch((dense,), {}, torch.zeros(4)), (dense, small), dense)
+    before, after = meter.results()
+    assert (before.value, after.value) == (pytest.approx(7 / 3), pytest.approx(16 / 3))
+    change = metric_change(before, after)
+    assert change.mean == pytest.approx(3)
+    assert change.half_width == pytest.approx(12.7062 * 0.5, rel=1e-4)  # of the differences 1 and 2

@@ -31,9 +31,9 @@ class Net(nn.Module):
         return self.last(self.second(F.relu(self.first(x))))
 
 
-def with_nan(model: Net) -> Net:
+def with_nan(model: Net, value: float = float("nan")) -> Net:
     with torch.no_grad():
-        model.first.weight[2, 1] = float("nan")
+        model.first.weight[2, 1] = value
     return model
 
 
@@ -73,6 +73,10 @@ UNUSABLE: dict[str, tuple[Callable[[], Any], str]] = {
         "a packed sequence can't be taken apart",
     ),
     "NaN in weights": (lambda: prune(with_nan(Net())), r"first.weight of this Net has NaN in 1 of 72 entries"),
+    "infinity in weights": (
+        lambda: prune(with_nan(Net(), -float("inf"))),
+        r"first.weight of this Net has infinity in 1 of 72 entries",
+    ),
     "trace of NaN": (lambda: sc.trace(with_nan(Net()), X), r"first.weight of this Net has NaN"),
     "repair of NaN": (lambda: sc.repair(with_nan(Net()), Net(), plan(), X), r"first.weight of this Net has NaN"),
     "NaN in outputs": (lambda: prune(Net(lambda y: y * 0 / (y * 0))), "output of shape .* has NaN"),

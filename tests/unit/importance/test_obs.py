@@ -257,3 +257,27 @@ def test_projections_of_one_input_share_its_covariance_and_its_inverse(monkeypat
     assert (alike, len(inverted) - alike) == (2 * 2 + 2 + 1, 2 * 5 + 2 + 1)
     for name in scores:
         assert torch.allclose(scores[name].values, apart[name].values, rtol=1e-6)
+
+
+def test_units_whose_layers_read_them_one_by_one_are_scored_by_their_gates() -> None:
+    """Whole groups of a convolution are units: none of its outputs can mend the lack of one by another."""
+
+    class GroupedConvolutionModel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.grouped = nn.Conv1d(3, 8, 3), nn.Conv1d(8, 12, 3, groups=4)
+            self.recurrent, self.last = nn.GRU(12, 5, batch_first=True), nn.Linear(5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = torch.relu(self.grouped(torch.relu(self.first(x)))).transpose(1, 2)
+            scores: Tensor = self.last(self.recurrent(hidden)[0][:, -1])
+            return scores
+
+    torch.manual_seed(0)
+    model, x = GroupedConvolutionModel().eval(), torch.randn(64, 3, 12)
+    with torch.no_grad():
+        model.grouped.weight[3:6] = 0
+        model.grouped.bias[3:6] = -1  # the second unit is silent
+    scores = sc.score(sc.trace(model, x), x, by="obs", progress=False)["first"].values
+    assert int(scores.argmin()) == 1 and float(scores[1]) == 0
+    assert len(scores.unique()) == 4

@@ -238,3 +238,18 @@ def test_gates_can_be_put_on_every_network(name: str) -> None:
         scores = sc.score(network, network.example, by=by, loss=size, progress=False)
         assert all(bool(torch.isfinite(scores[group.name].values).all()) for group in network.groups)
     assert all(len(units) for units in norms_of(network).values())
+
+
+def test_squares_of_changes_in_half_precision_do_not_underflow() -> None:
+    torch.manual_seed(0)
+    model, x, y = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)), torch.randn(8, 4), torch.randn(8, 3)
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        return 1e-3 * (output - target).square().mean(1)
+
+    def scores(network: nn.Module, dtype: torch.dtype) -> Tensor:
+        data = [(x.to(dtype), y.to(dtype))]
+        traced = sc.trace(network.to(dtype), data)
+        return sc.score(traced, data, by="taylor-weights", loss=loss, progress=False)["0"].values
+
+    assert torch.allclose(scores(model, torch.half), scores(model, torch.float), rtol=0.1)

@@ -1,5 +1,6 @@
 """Repairs in closed form."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import secateur as sc
 from expected_warnings import untrained_networks
 from secateur import demo
 from secateur.data.conversion import as_batches
+from secateur.errors import SurgeryError
 from secateur.evaluation.divergence import divergence
 from secateur.importance.context import split_microbatches
 from secateur.recovery.batchnorm import match_batchnorm
@@ -532,3 +534,17 @@ def test_options_that_training_does_not_have() -> None:
     other = sc.plan(plan.network, sc.score(plan.network, by="l2"), {"units": 0.3})
     with pytest.raises(sc.SecateurError, match="which is not what this plan leaves"):
         sc.repair(small, model, other, x)
+
+
+def test_a_plan_of_other_units_of_the_same_number_is_refused() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(64, 4)
+    network = sc.trace(model, x)
+    plan = sc.plan(network, sc.score(network, by="l1"), keep={"macs": 0.5})
+    missing = next(unit for unit in range(8) if unit not in plan.kept["0"])
+    other = plan.with_kept({"0": torch.cat([plan.kept["0"][1:], torch.tensor([missing])])})
+    small = sc.cut(model, plan)
+    before = copy.deepcopy(small.state_dict())
+    with pytest.raises(SurgeryError, match="was cut by another plan, which keeps other units of 0"):
+        sc.repair(small, model, other, x, progress=False)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in small.state_dict().items())

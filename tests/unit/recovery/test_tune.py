@@ -225,3 +225,19 @@ def test_the_report_and_a_checkpoint_say_how_it_ran(tmp_path: Path) -> None:
     assert all(
         torch.equal(value, results[1].model.state_dict()[name]) for name, value in results[0].model.state_dict().items()
     )
+
+
+def test_features_of_one_of_two_heads_say_nothing_of_the_other() -> None:
+    class TwoHeadsModel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.policy, self.other, self.value = (nn.Linear(4, 16), nn.Linear(16, 3), nn.Linear(4, 16),
+                                                              nn.Linear(16, 2))  # fmt: skip
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.policy(torch.relu(self.body(x))), self.value(torch.relu(self.other(x)))
+
+    model, x = TwoHeadsModel(), torch.randn(8, 4)
+    network = sc.trace(model, x)
+    plan = sc.plan(network, sc.score(network, by="l1"), sizes={"body": 0.5})
+    assert head_paths(model, sc.cut(model, plan), network, recipe_of(model, plan)) is None

@@ -145,11 +145,17 @@ def additive_layer(program: Program, consumers: tuple[Consumer, ...], cut: int) 
     constants = program.fixed()
     weight, bias = operands["weight"], operands["bias"]
     has_constants = weight in constants and (bias is None or bias in constants)
-    if not has_constants or program.batch_axis(operands["input"].meta["val"]) != 0:
+    if not has_constants or not _has_example_rows(program, operands["input"]):
         return None
     build = ADDITIVE_LAYERS[first[0].node.target]
     layer = build(first[0], operands, constants[weight], None if bias is None else constants[bias])
     return layer if layer is not None and layer.bytes <= MAX_BYTES else None
+
+
+def _has_example_rows(program: Program, node: Node) -> bool:
+    """Return whether the first axis of a value has one entry per example: frames may be folded into it."""
+    shape = node.meta["val"].shape
+    return program.batch_axis(node.meta["val"]) == 0 and str(shape[0]) == program.batched
 
 
 def _convolution(

@@ -101,7 +101,7 @@ def design_scheme(sampler: str | Callable[..., Any], game: Game, aggregate: Aggr
     else:
         label = getattr(sampler, "__name__", type(sampler).__name__)
         function = checked_sampler(label, sampler)
-    if label == "exact":
+    if function is SAMPLERS["exact"]:
         return DesignScheme(label, function, 0, fixed_blocks=len(game.context.microbatches))
     is_free = game.players > 1 and function(game.players, torch.Generator().manual_seed(0)).free
     if is_free and aggregate is mean:

@@ -108,14 +108,21 @@ class DenseRun:
             self._baselines[microbatch] = baseline
         return baseline
 
+    @cached_property
+    def _scales(self) -> list[Tensor] | None:
+        """The mean squares of the outputs over all microbatches; None where the loss is the user's own."""
+        if self.context.loss is not None:
+            return None
+        batches = self.context.microbatches
+        return output_scales(with_named_scores(self.context.forward(one), one.has_token_scores) for one in batches)
+
     def _dense_baseline(self, microbatch: int) -> DenseBaseline:
         batch = self.context.microbatches[microbatch]
         with torch.no_grad():
             output = self.context.forward(batch)
             is_labelled = batch.target is not None
-            scores = with_named_scores(output, batch.has_token_scores)
-            scales = None if is_labelled or self.context.loss is not None else output_scales(scores)
-            reference = Reference(batch.target, None if is_labelled else output, scales, batch.has_token_scores)
+            dense, scales = (None, None) if is_labelled else (output, self._scales)
+            reference = Reference(batch.target, dense, scales, batch.has_token_scores)
             examples = batch.size or 1
             losses = self.context.losses(output, reference, examples)
         return DenseBaseline(reference, -losses.cpu().double(), examples)

@@ -10,6 +10,7 @@ from secateur.importance.estimates import (
     MAX_REPLICATES,
     Pooled,
     Sample,
+    are_exact,
     degrees_of_freedom,
     pool_samples,
     sample_weights,
@@ -44,13 +45,13 @@ def jackknife_estimate(samples: Sequence[Sample], examples: int, aggregate: Aggr
     in every block, a two-way design): the deviation of a block from its examples' means is the error of the coalitions.
     The variance between examples, without the noise of sampling, counts wholly for other examples, and for these ones
     as far as some were not used. Where the two can't be separated, and for other aggregates, the jackknife's error
-    stands for both.
+    stands for both. Where shares are exact, one example is omitted at a time, and there is no error for these examples.
     """
     whole = pool_samples(samples, examples)
     values = aggregate(whole.values, whole.noise)
     count = len(samples)
-    if count == 1:
-        replicates = _by_examples(samples[0], aggregate)
+    if count == 1 or are_exact(samples, examples):
+        replicates = _by_examples(whole.values[:, ~whole.values.isnan().any(0)], aggregate)
         error = replicates.std(0) / len(replicates) ** 0.5 if len(replicates) > 1 else torch.zeros_like(values)
         return Estimate(values, error, torch.zeros_like(values), replicates)
     replicates = _replicates(samples, examples, aggregate, values)
@@ -79,15 +80,14 @@ def _replicates(samples: Sequence[Sample], examples: int, aggregate: Aggregate, 
     return count * values - (count - 1) * without
 
 
-def _by_examples(sample: Sample, aggregate: Aggregate) -> Tensor:
-    """Return pseudo-values by omitting one example at a time, (examples, players)."""
-    shares = sample.shares + sample.correction[:, None]
-    count, no_noise = shares.shape[1], torch.zeros(shares.shape[0], dtype=torch.float64)
-    whole = aggregate(shares, no_noise)
+def _by_examples(values: Tensor, aggregate: Aggregate) -> Tensor:
+    """Return pseudo-values by omitting one example's values (players, examples) at a time, (examples, players)."""
+    count, no_noise = values.shape[1], torch.zeros(values.shape[0], dtype=torch.float64)
+    whole = aggregate(values, no_noise)
     if count < 2:
         return whole[None]
-    remainders = (torch.cat([shares[:, :index], shares[:, index + 1 :]], 1) for index in range(count))
-    return torch.stack([count * whole - (count - 1) * aggregate(values, no_noise) for values in remainders])
+    remainders = (torch.cat([values[:, :index], values[:, index + 1 :]], 1) for index in range(count))
+    return torch.stack([count * whole - (count - 1) * aggregate(others, no_noise) for others in remainders])
 
 
 def _between_examples(whole: Pooled) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secateur.errors import DataError
 from secateur.importance.context import CriterionContext
 from secateur.importance.estimates import Sample
 from secateur.importance.registry import criterion
@@ -37,6 +38,7 @@ def owen_values(context: CriterionContext, config: Owen) -> dict[str, GroupScore
     taken backwards as well. The values of all units sum to the gain of the network over one without any.
     """
     context.need_examples("owen")
+    check_same_players(context)
     run = estimation_run(context, config)
     game = whole_game(run.context, config, config.sampler in (AUTO, CONTROLLED))
     scheme: SamplingScheme | None = None
@@ -45,6 +47,25 @@ def owen_values(context: CriterionContext, config: Owen) -> dict[str, GroupScore
     elif config.sampler == AUTO:
         scheme = control_variate_if_precise(game, config.statistic, context.seed, WHOLE)
     return estimate_game(run, game, WHOLE, scheme or DesignScheme("owen", nested_sampler(game.sizes), 2), 1.0)
+
+
+def check_same_players(context: CriterionContext) -> None:
+    """Check that scores to resume are shares in the game of the same groups, as those of fewer or more are others.
+
+    Raises:
+        DataError: they are shares in the game of other groups.
+    """
+    earlier = {} if context.resume_from is None else context.resume_from
+    before, now = (
+        {name for name in earlier if earlier[name].samples is not None},
+        {group.name for group in context.groups},
+    )
+    if before and before != now:
+        others = ", ".join(sorted(before ^ now)[:3])
+        raise DataError(
+            f"the scores to resume are shares in the game of other groups ({others}); give the same only= and skip=, "
+            "or start anew"
+        )
 
 
 def nested_sampler(sizes: Sequence[int]) -> Sampler:
@@ -69,6 +90,7 @@ def expected_gradients(context: CriterionContext, config: ExpectedGradients) -> 
     (Owen 1972), at coalitions of units that are wholly present or absent.
     """
     context.need_examples("expected-gradients")
+    check_same_players(context)
     run = estimation_run(context, config)
     game = whole_game(run.context, config, gradients=True)
     return estimate_game(run, game, WHOLE, GateGradients(), 1.0)

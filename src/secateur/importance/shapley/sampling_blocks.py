@@ -10,6 +10,7 @@ from torch import Tensor
 from secateur.importance.estimates import Sample
 from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.samplers.base import CoalitionDesign, Sampler
+from secateur.importance.shapley.samplers.exact import exact
 from secateur.utils.rng import generator_for
 
 
@@ -67,9 +68,10 @@ class DesignScheme:
             shares.append(_shares_of_examples(game, design, microbatch, positions, is_spread))
             example_numbers.append(numbers[microbatch][positions])
         zeros = torch.zeros(game.players, dtype=torch.float64)
+        noise = zeros if self.sampler is exact else zeros / 0
         examples, count = torch.cat(example_numbers), len(design.coalitions)
         evaluations = count if is_spread and design.free else count * len(examples)
-        return Sample(examples, torch.cat(shares, 1), count, evaluations, zeros, zeros / 0)
+        return Sample(examples, torch.cat(shares, 1), count, evaluations, zeros, noise)
 
     def __str__(self) -> str:
         return f"{self.name}{f', {self.examples} examples a block' if self.examples else ''}"

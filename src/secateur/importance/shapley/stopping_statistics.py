@@ -46,7 +46,10 @@ class Stable(Rule):
 
         if not state.is_estimable:
             return len(state.replicates) / MIN_BLOCKS * 0.99
-        halves = (state.replicates[start::2].mean(0).numpy() for start in (0, 1))
+        halves = [state.replicates[start::2].mean(0) for start in (0, 1)]
+        are_constant = [bool((half == half[0]).all()) for half in halves]
+        if any(are_constant):  # units that are all worth the same, such as dead ones, have no ranking
+            return float(all(are_constant))
         return max(float(stats.spearmanr(*halves).statistic), 0.0) / self.correlation
 
     def __str__(self) -> str:
@@ -59,7 +62,8 @@ class SelectionConfident(Rule):
     """Stop when it is clear which units are removed: those at the boundary differ, each pair with this confidence.
 
     The highest of the removed units is compared with all that are kept, and the lowest of the kept units with all that
-    are removed, by paired differences between the same blocks.
+    are removed, by paired differences between the same blocks. Units that are worth the same in every block, such as
+    dead ones, are as good as each other.
 
     Args:
         keep: the fraction of each group that is kept.
@@ -84,6 +88,9 @@ class SelectionConfident(Rule):
         order = state.values.argsort()
         low, high = state.replicates[:, order[:removed]], state.replicates[:, order[removed:]]
         gaps = torch.cat([high - low[:, -1:], high[:, :1] - low], 1)
+        gaps = gaps[:, gaps.any(0)]
+        if not gaps.shape[1]:
+            return 1.0
         ratio = gaps.mean(0) / (gaps.std(0) / blocks**0.5).clamp_min(1e-300)
         return float(ratio.min() / stats.t.ppf(self.confidence, blocks - 1)) ** 2
 
