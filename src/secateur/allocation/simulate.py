@@ -124,7 +124,7 @@ class PlanSimulator:
         self._start = None
         for number in range(len(self.folds))[folds]:
             fold = self.folds[number]
-            pruned = EmbeddedPrunedNetwork.whole(self.network, kept, self._means)
+            pruned = EmbeddedPrunedNetwork.whole(self.network, kept, self._means, self.fitted.within.layers)
             held_out = fold.refitted(pruned, self._layers if layers is None else layers, self.choice)
             known = self._judgement.outputs(number)
             outputs = held_out.outputs() if known is None else zip(known, held_out.cut_outputs(), strict=True)

@@ -56,10 +56,10 @@ class Statistics:
 
     def add(self, x: Tensor) -> None:
         """Add values with channels along the second axis."""
-        channels = to_widest(x.transpose(0, 1).flatten(1))
-        self.rows += channels.shape[1]
-        self._sum = self._sum.to(channels) + channels.sum(1)
-        self._square = self._square.to(channels) + channels.square().sum(1)
+        values, others = to_widest(x), [axis for axis in range(x.dim()) if axis != 1]
+        self.rows += x.numel() // max(x.shape[1], 1)
+        self._sum = self._sum.to(values) + values.sum(others)
+        self._square = self._square.to(values) + values.square().sum(others)
 
     @property
     def mean(self) -> Tensor:

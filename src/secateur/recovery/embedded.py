@@ -4,7 +4,7 @@ Every operator of the cut network then has its counterpart in the dense one. Val
 back to the small model.
 """
 
-from collections.abc import Container, Iterator, Mapping, MutableMapping
+from collections.abc import Container, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -39,6 +39,7 @@ class EmbeddedPrunedNetwork:
         state: its parameters and buffers by name, read and written in the dense shapes; repairs replace them.
         biases: those that were added where there were none, in the dense lengths.
         means: of absent units, where they are not in the biases yet; empty where they are, or nothing stands for them.
+        layers: the layers of the dense network that can be refitted.
         alike_until: the position of an operator before which it is known to compute what the dense network computes.
         cut_names: the names in the cut model of its tensors, by their names in the dense one.
     """
@@ -48,6 +49,7 @@ class EmbeddedPrunedNetwork:
     state: EmbeddedState
     biases: dict[str, Tensor]
     means: Means = field(default_factory=dict)
+    layers: Sequence[LinearLayer] = ()
     alike_until: int = 0
     cut_names: Mapping[str, str] = field(default_factory=dict)
 
@@ -68,21 +70,31 @@ class EmbeddedPrunedNetwork:
                 stays = torch.nonzero(mask[consumer.fold.outputs]).flatten()
                 bias = tensors[consumer.fold.tensor].detach()
                 biases[consumer.fold.tensor] = expanded_vector(bias, len(consumer.fold.outputs), stays)
-        return EmbeddedPrunedNetwork(network, mask, state, biases, cut_names=cut_names)
+        return EmbeddedPrunedNetwork(network, mask, state, biases, layers=layers_of(network), cut_names=cut_names)
 
     @staticmethod
-    def whole(network: Network, kept: Kept, means: Means | None = None) -> "EmbeddedPrunedNetwork":
-        """Return the dense network with a mask of units."""
+    def whole(
+        network: Network, kept: Kept, means: Means | None = None, layers: Sequence[LinearLayer] | None = None
+    ) -> "EmbeddedPrunedNetwork":
+        """Return the dense network with a mask of units.
+
+        Args:
+            network: the dense network's trace.
+            kept: the units that are kept, by group.
+            means: of absent units; None where nothing stands for them.
+            layers: those that can be refitted, where they are known already.
+        """
         program, mask = network.program, network.mask(kept)
         dense = {name: program.state(name).detach() for name in set(program.state_names.values())}
         slices = {} if means else kept_positions(network, mask, removed_blocks(network, mask))
         state = EmbeddedState(program, dense, slices)
         folds = [consumer.fold for consumer in network.new_biases() if consumer.fold is not None]
         biases = {fold.tensor: program.state(fold.weight).new_zeros(len(fold.outputs)) for fold in folds}
-        plain = EmbeddedPrunedNetwork(network, mask, state, biases, means or {})
+        layers = layers_of(network) if layers is None else layers
+        plain = EmbeddedPrunedNetwork(network, mask, state, biases, means or {}, layers)
         return replace(plain, alike_until=plain.first_cut)
 
-    @property
+    @cached_property
     def first_cut(self) -> int:
         """The position of the first operator that lacks units."""
         position = self.network.program.position
@@ -186,7 +198,7 @@ class EmbeddedPrunedNetwork:
         if self.means:
             return {}
         layers: dict[Node, CompactLayer] = {}
-        for layer in layers_of(self.network):
+        for layer in self.layers:
             if self.is_gone(layer.node):
                 continue
             narrow = CompactLayer.of(layer, self.mask)

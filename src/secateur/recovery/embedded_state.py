@@ -38,7 +38,11 @@ class EmbeddedState(MutableMapping[str, Tensor]):
         return _expanded(tensor, self._program.state(name).detach(), self.axes(name)) if name in self._cut else tensor
 
     def __setitem__(self, name: str, value: Tensor) -> None:
-        self._tensors[name] = self._sliced(name, value)
+        self.replace_compact(name, self._sliced(name, value))
+
+    def replace_compact(self, name: str, value: Tensor) -> None:
+        """Replace a tensor by another one in the cut shape."""
+        self._tensors[name] = value
         if self.axes(name):
             self._cut.add(name)
 

@@ -7,6 +7,7 @@ the weight and the bias of the layer they are free.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -46,6 +47,12 @@ class FoldedLayer:
         is_foldable = has_bias and outputs_first and layer.kind != "new"
         return FoldedLayer(pruned_layer, within, norm_behind(layer.node) if is_foldable else None, has_bias)
 
+    @cached_property
+    def _affine(self) -> tuple[Tensor, Tensor]:
+        """The batch norm as a factor and a shift of each channel, (channels,) each."""
+        assert self.norm is not None
+        return batch_norm_affine(self.norm, self.within.network, lambda name: self.within.state[name])
+
     def tensors(self, change: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the weight after a change, in compact form, and the bias or constant if there can be one.
 
@@ -54,10 +61,13 @@ class FoldedLayer:
         """
         pruned_layer, within = self.pruned_layer, self.within
         layer = pruned_layer.layer
-        weight = pruned_layer.weight(within.state[layer.weight], change)
-        compact = within.compact_layer(layer.node)
-        if compact is not None:
-            weight = compact.weight_of(weight)
+        compact, kept = within.compact_layer(layer.node), within.state.compact(layer.weight)
+        is_read = compact is not None or kept.shape == within.network.program.state(layer.weight).shape
+        if is_read and pruned_layer.has_all_of(kept):
+            weight = pruned_layer.kept_weight(kept, change)
+        else:
+            weight = pruned_layer.weight(within.state[layer.weight], change)
+            weight = weight if compact is None else compact.weight_of(weight)
         if not pruned_layer.has_constant:
             return weight, None
         constant = pruned_layer.added(change)
@@ -66,7 +76,7 @@ class FoldedLayer:
         if layer.kind == "bias":
             constant = constant + within.state[layer.constant].to(constant)
         if self.norm is not None:
-            scale, shift = batch_norm_affine(self.norm, within.network, lambda name: within.state[name])
+            scale, shift = self._affine
             constant = constant * scale + shift
             scale = scale if compact is None else scale.index_select(0, compact.outputs.to(scale.device))
             weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))

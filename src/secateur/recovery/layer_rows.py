@@ -16,18 +16,24 @@ from secateur.recovery.targets import output_context
 
 
 def regression_rows(
-    execution: PairedExecution, pruned_layer: PrunedLayer, most: int | None = None
+    execution: PairedExecution,
+    pruned_layer: PrunedLayer,
+    matrix: Tensor,
+    most: int | None = None,
+    has_interval: bool = True,
 ) -> Iterator[RegressionRows]:
     """Yield, for each microbatch, the layer's input and what its output lacks.
 
     Args:
         execution: both networks.
         pruned_layer: the kept features and outputs of the layer.
+        matrix: its weights and its constant (groups, outputs, features + 1).
         most: the maximal number of rows, as many as quick refits read; by default as many as the layer needs.
+        has_interval: whether the nonlinearity behind the layer is looked at; without it, rows have no bounds.
     """
     layer, within = pruned_layer.layer, execution.within
     examples = sum(microbatch.size or 1 for microbatch in execution.microbatches)
-    matrix, context, first_example = pruned_layer.matrix(within), output_context(within.network, layer), 0
+    context, first_example = output_context(within.network, layer), 0
     weights = RowWeights(context)
     fixed_values = within.fixed()
     known = execution.known if most is not None and context.has_affine_of_outputs else None
@@ -41,12 +47,14 @@ def regression_rows(
         values_at = partial(results_at, layer, size, chosen)
         recalled = known.first(layer, microbatch, len(chosen)) if known is not None and is_known else None
         dense_rows = recalled or context.dense_rows(values_at, dense, within)
-        goal = context.goal(values_at, dense, cut, within, dense_rows)
+        goal = context.goal(values_at, dense, cut, within, dense_rows, has_interval)
         is_held = _held_rows(rows.shape[1], size, first_example, examples).to(x.device)
         first_example += size
         present_output = rows @ matrix.transpose(1, 2)
-        lacking, least, largest = (
-            pruned_layer.outputs_of(targets) - present_output for targets in (goal.wanted, goal.least, goal.most)
+        lacking = pruned_layer.outputs_of(goal.wanted) - present_output
+        least, largest = (
+            lacking if end is goal.wanted else pruned_layer.outputs_of(end) - present_output
+            for end in (goal.least, goal.most)
         )
         yield RegressionRows(rows, lacking, least, largest, is_held, weights.factors(dense_rows.value))
 

@@ -111,8 +111,14 @@ class PrunedLayer:
         return self._picked(results.unflatten(1, (self.layer.groups, -1)), self.outputs)
 
     def _picked(self, values: Tensor, positions: Tensor) -> Tensor:
-        index = positions.to(values.device)[:, None].expand(-1, len(values), -1)
-        return values.transpose(0, 1)[self.groups.to(values.device)].gather(2, index)
+        by_group, positions = values.transpose(0, 1), positions.to(values.device)  # (groups, rows, ...)
+        if len(self.groups) < self.layer.groups:
+            by_group = by_group.index_select(0, self.groups.to(values.device))
+        if positions.shape[1] == by_group.shape[2]:
+            return by_group
+        if len(positions) == 1:
+            return by_group.index_select(2, positions[0])
+        return by_group.gather(2, positions[:, None].expand(-1, len(values), -1))
 
     @property
     def entries(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,7 +127,10 @@ class PrunedLayer:
 
     def matrix(self, within: EmbeddedPrunedNetwork) -> Tensor:
         """Return the weights and the constant, without the batch norm behind. (groups, outputs, features + 1)"""
-        small = at_least_single(self.layer.matrix(within.state[self.layer.weight])[self.entries])
+        kept = within.state.compact(self.layer.weight)
+        is_all = self.has_all_of(kept)
+        small = self.layer.matrix(kept) if is_all else self.layer.matrix(within.state[self.layer.weight])[self.entries]
+        small = at_least_single(small)
         if not self.has_constant:
             return small
         constant = within.constant(self.layer)
@@ -137,6 +146,16 @@ class PrunedLayer:
         changed = torch.zeros_like(matrix, dtype=change.dtype).index_put_(self.entries, weights).add_(matrix)
         return self.layer.weight_of(changed, old).to(old.dtype)
 
+    def has_all_of(self, weight: Tensor) -> bool:
+        """True if the kept features and outputs are all of those of a weight in the dense or the cut shape."""
+        is_plain = self.layer.groups == 1 and self.layer.inner == 1
+        return is_plain and self.layer.matrix(weight).shape[1:] == (self.outputs.shape[1], self.features.shape[1])
+
+    def kept_weight(self, old: Tensor, change: Tensor) -> Tensor:
+        """Return a weight that has the kept entries alone after a change (groups, features + 1, outputs)."""
+        weights = change.to(old.device).transpose(1, 2)[..., : self.features.shape[1]]
+        return self.layer.weight_of(weights + self.layer.matrix(old), old).to(old.dtype)
+
     def added(self, change: Tensor) -> Tensor:
         """Return the change of the layer's constant, from a change (groups, features + 1, outputs). (all outputs,)"""
         constants = change.new_zeros(self.layer.groups, len(self.layer.outputs) // self.layer.groups)
@@ -144,6 +163,11 @@ class PrunedLayer:
 
     def write(self, within: EmbeddedPrunedNetwork, change: Tensor) -> None:
         """Add a change (groups, features + 1, outputs) to the weights and the constant."""
-        within.state[self.layer.weight] = self.weight(within.state[self.layer.weight], change)
+        name = self.layer.weight
+        kept = within.state.compact(name)
+        if self.has_all_of(kept):
+            within.state.replace_compact(name, self.kept_weight(kept, change))
+        else:
+            within.state[name] = self.weight(within.state[name], change)
         if self.has_constant:
             within.add(self.layer, self.added(change))

@@ -85,7 +85,10 @@ class ReconstructionTerm:
         wanted, low, high = self.wanted[microbatch], self.aim.low, self.aim.high
         if not self.aim.cuts_off:
             return wanted - output
-        least = wanted if high == math.inf else wanted.clamp(max=high)  # minus infinity where all below will do
+        if high == math.inf:  # as below, in fewer steps: minus infinity is wanted where all below the bound will do
+            nearest = output.clamp(max=low)
+            return torch.maximum(nearest, wanted, out=nearest).sub_(output)
+        least = wanted.clamp(max=high)
         most = wanted if low == -math.inf else wanted.clamp(min=low)
         return torch.clamp(output, least, most).sub_(output)
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from secateur.masking.linear_layers import LinearLayer, layers_of
+from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.layer_rows import regression_rows
 from secateur.recovery.paired_run import PairedExecution
@@ -50,7 +50,7 @@ def refit(
     chosen: dict[str, Choice] = {}
     examples_here = sum(microbatch.size or 1 for microbatch in execution.microbatches)
     within = execution.within
-    pruned = {layer: pruned_layer_or_reason(layer, within) for layer in layers_of(within.network)}
+    pruned = {layer: pruned_layer_or_reason(layer, within) for layer in within.layers}
     pruned_layers = [pruned_layer for pruned_layer, _ in pruned.values() if pruned_layer]
     shared = SharedSums(pruned_layers, within.network, choices or ())
     for layer, (pruned_layer, reason) in track(list(pruned.items()), "refitted layers"):
@@ -102,14 +102,15 @@ def pruned_layer_or_reason(layer: LinearLayer, within: EmbeddedPrunedNetwork) ->
 
 def match_means(execution: PairedExecution) -> None:
     """Correct the constant of each layer so that its mean output is the dense layer's, in running order."""
-    for layer in layers_of(execution.within.network):
+    for layer in execution.within.layers:
         pruned_layer = PrunedLayer.of(layer, execution.within)
         if pruned_layer is not None and pruned_layer.has_constant:
             change = torch.zeros(
                 len(pruned_layer.groups), pruned_layer.features.shape[1] + 1, pruned_layer.outputs.shape[1]
             )
-            lacking = [rows.missing.double() for rows in regression_rows(execution, pruned_layer)]
-            change[:, -1] = torch.cat(lacking, 1).mean(1).to(change)
+            matrix = pruned_layer.matrix(execution.within)
+            rows = regression_rows(execution, pruned_layer, matrix, has_interval=False)
+            change[:, -1] = torch.cat([some.missing.double() for some in rows], 1).mean(1).to(change)
             pruned_layer.write(execution.within, change.double())
 
 
@@ -143,11 +144,11 @@ def refit_layer(
         has_steps if choice is None else choice.steps > 0
     )
     clipped = ClippedRegression(HELD if is_clipped else 0)
-    shift: Tensor | None = None
-    for rows in regression_rows(execution, pruned_layer, most):
+    matrix, shift = pruned_layer.matrix(execution.within), None
+    for rows in regression_rows(execution, pruned_layer, matrix, most, is_clipped):
         if pruned_layer.has_constant:  # about the first microbatch's means, so that the penalty is on what varies
             shift = rows.features[..., :-1].mean(1, keepdim=True) if shift is None else shift
-            rows = rows.shifted(shift)
+            rows.shift(shift)
         rows = rows.weighted()
         clipped.add(rows)
         for at, subset in enumerate(
@@ -161,10 +162,7 @@ def refit_layer(
     assert fitted is not None
     if not any(bool(moments.square.any()) for moments in sums if moments is not None):
         return None
-    fitted = replace(
-        fitted,
-        floor=penalty_floor(pruned_layer.matrix(execution.within), fitted, pruned_layer.features.shape[1], shift),
-    )
+    fitted = replace(fitted, floor=penalty_floor(matrix, fitted, pruned_layer.features.shape[1], shift))
     clipped_rows = clipped.joined()
     if choice is None:
         assert held_moments is not None

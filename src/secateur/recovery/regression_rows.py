@@ -1,7 +1,7 @@
 """The rows of a regression: features, residuals, and the bounds of a clipped output."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -33,9 +33,9 @@ class RegressionRows:
         features, missing, least, most = (tensor * self.factors[:, None] for tensor in self._tensors)
         return RegressionRows(features, missing, least, most, self.is_held)
 
-    def shifted(self, by: Tensor) -> "RegressionRows":
-        """Subtract a shift (groups, 1, features - 1) from all features but the last, which is constant."""
-        return replace(self, features=torch.cat([self.features[..., :-1] - by, self.features[..., -1:]], 2))
+    def shift(self, by: Tensor) -> None:
+        """Subtract a shift (groups, 1, features - 1), in place, from all features but the last, which is constant."""
+        self.features[..., :-1].sub_(by)
 
     def where(self, chosen: Tensor) -> "RegressionRows":
         """Select rows."""

@@ -98,6 +98,7 @@ class OutputContext:
         cut: Values,
         within: EmbeddedPrunedNetwork,
         dense_rows: DenseRows | None = None,
+        has_interval: bool = True,
     ) -> TargetInterval:
         """Return the target of the cut network's output at some positions, from the dense layer's output.
 
@@ -108,6 +109,7 @@ class OutputContext:
             within: the cut network.
             dense_rows: the dense network's values at these places, if known; `dense` may be empty then if
                 `has_affine_of_outputs`.
+            has_interval: whether outputs that the nonlinearity behind clips have an interval; by default they do.
         """
         known = self.dense_rows(rows, dense, within) if dense_rows is None else dense_rows
         output, dense_value = known.output, known.value
@@ -121,7 +123,7 @@ class OutputContext:
             return torch.where(silent, output, (value - lacking - shift) / safe)
 
         target = to_output(dense_value)
-        if not self.cuts_off:
+        if not (self.cuts_off and has_interval):
             return TargetInterval(target, target, target)
         below, above = dense_value <= self.low, dense_value >= self.high
         ends = (
