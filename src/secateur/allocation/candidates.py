@@ -64,7 +64,8 @@ def _known_curves(simulator: PlanSimulator, scores: Scores, config: PruneConfig)
     in_passes = 2 * MOST_PASSES * simulator.examples // (len(DEPTHS) * len(scores))  # a run starts half-way on average
     most = compared_examples(simulator.network, MEASURED)
     quick = simulator.quick_held_out(min(int(affordable), most, max(in_passes, FEWEST_MEASURED)))
-    measured = measured_curves(quick, scores, lambda: config.time.is_spent(CURVES))
+    time, start = config.time, config.time.elapsed
+    measured = measured_curves(quick, scores, lambda ratio: time.is_spent(CURVES, (time.elapsed - start) * ratio))
     if measured is None:
         config.time.leave_out("curves of the loss measured group by group")
         return curves

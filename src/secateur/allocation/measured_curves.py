@@ -11,10 +11,11 @@ from secateur.importance.scores import Scores
 from secateur.utils.shared_tasks import map_tasks
 
 DEPTHS = (0.25, 0.5, 0.75, 0.9)
+FORESEEN = 0.25  # share of the work after which the time of the rest is foreseen
 
 
 def measured_curves(
-    simulator: PlanSimulator, scores: Scores, is_time_up: Callable[[], bool] = lambda: False
+    simulator: PlanSimulator, scores: Scores, is_time_up: Callable[[float], bool] = lambda _: False
 ) -> dict[str, Tensor] | None:
     """Measure for each group the divergence by the number of removed units, lowest scores first, (units + 1,).
 
@@ -25,7 +26,8 @@ def measured_curves(
     Args:
         simulator: measures divergences.
         scores: in whose order units are removed.
-        is_time_up: called before each group; curves of some groups alone are of no use.
+        is_time_up: called before each group, as curves of some groups alone are of no use, with the work that is left
+            as a multiple of what was done; 0 before a quarter was done, as the first group takes longest.
 
     Returns:
         The curves; None where the time was up before all groups were measured.
@@ -36,9 +38,14 @@ def measured_curves(
     first = {name: min(nodes, key=position.__getitem__) for name, nodes in readers.items() if nodes}
     names = sorted(first, key=lambda name: position[first[name]])
 
+    runs = {name: float(program_end - position[first[name]]) for name in names}
+    total, completed = sum(runs.values()), list[float]()
+
     def points_of(name: str) -> dict[int, float] | None:
-        if is_time_up():
+        work = sum(completed)
+        if is_time_up((total - work) / work if work >= FORESEEN * total > 0 else 0.0):
             return None
+        completed.append(runs[name])
         simulator.reach(first[name])
         size, order, consumers = network[name].size, scores[name].values.argsort(stable=True), simulator.consumers(name)
         return {
@@ -46,8 +53,7 @@ def measured_curves(
             for removed in sorted({round(size * depth) for depth in DEPTHS} - {0, size})
         }
 
-    runs = [float(program_end - position[first[name]]) for name in names]
-    points = map_tasks("curves of the loss by group", names, points_of, runs)
+    points = map_tasks("curves of the loss by group", names, points_of, [runs[name] for name in names])
     curves = {name: torch.zeros(network[name].size + 1, dtype=torch.float64) for name in scores if name not in first}
     curves |= {
         name: interpolate_curve(losses, network[name].size)

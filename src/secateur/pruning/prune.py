@@ -111,8 +111,9 @@ def prune(
         context_length: the number of tokens in the cache, or of the prompt, that budgets in `decode_latency` and
             `prefill_latency` are measured with; by default that of the first row of `data`.
         seconds: about how long all of it may take. What can be done without is left out in time, the measuring of
-            curves first, then simulated plans, then "adapt" for layers far behind; a warning and the report list the
-            steps. Tracing, scoring, the cut and one refit are always done. By default as long as it takes.
+            curves first, then simulated plans, then "adapt" for layers far behind, then most runs that measure times; a
+            warning and the report list the steps. Tracing, scoring, the cut and one refit are always done. By default
+            as long as it takes.
         seed: for all that is random.
         checkpoint: a folder for scores, plans that were tried and repairs. A run that was stopped or killed goes on
             from it to the same bits; a checkpoint of other settings, examples or weights is refused.

@@ -46,6 +46,7 @@ DEFAULT = ("refit", "adapt")
 ALLOWANCES = {"refit": 1.0, "adapt": 1.0, "tune": -1.0}  # standard errors by which a repair may be worse
 LATEST = {"adapt": 0.7, "tune": 0.8}  # shares of a time budget, after which a repair is not begun
 JUDGED = 0.85  # the share after which a repair on trial ends
+FINISHED = 0.93  # the share after which the fit to all examples ends; the rest is for the report
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ class RepairChain:
         self.before_adapt = range(0)  # the numbers of the repairs that "adapt" follows
         self.kept: list[str] = []  # the keys of the repairs that were kept
         self.few_equations = ""  # why "adapt" is left out
+        self.seconds: dict[int, float] = {}  # that repairs took on trial, by their numbers
 
     def judge(self, repairs: Repairs) -> tuple[RepairStep, ...]:
         """Try each repair on three quarters of the examples, and keep it if the held-out quarter comes nearer."""
@@ -178,8 +180,10 @@ class RepairChain:
 
     def _judged(self, number: int, name: str, train: TrainingFunction) -> tuple[nn.Module, RepairOutcome]:
         """Return a copy after a repair on the fitted examples, measured on these and on those held out."""
+        start = self.tuning.time.elapsed
         with counted(f"{name} on trial"):
             candidate, schedule = self._tried(number, name, train)
+        self.seconds[number] = self.tuning.time.elapsed - start
         some_fitted = output_spread(self.fitted, sum(microbatch.size or 1 for microbatch in self.held))
         held_out, fitted = (self._divergences(candidate, batches) for batches in (self.held, some_fitted))
         return_free_memory()
@@ -202,7 +206,8 @@ class RepairChain:
         After "adapt" the weights are near enough that a few steps more will do. "tune" repeats the schedule that it
         found. Functions of the user's own are called once only: what was judged is what stays.
         """
-        is_late = self.tuning.time.is_spent()
+        ahead = [self.seconds.get(waiting.number, 0.0) for waiting in self.waiting]
+        is_late = self.tuning.time.is_spent(FINISHED, sum(ahead))
         if is_late:
             self.tuning.time.leave_out("the fit to the examples held out")
         if is_late or any(waiting.name not in (*CLOSED_FORM, *TRAINED) for waiting in self.waiting):
@@ -254,7 +259,7 @@ class RepairChain:
         schedule: TrainingSchedule | None = None,
     ) -> TrainingSchedule | None:
         """Train a network; a training on trial left how it ran."""
-        tuning, share = self.tuning, JUDGED if schedule is None else 1.0
+        tuning, share = self.tuning, JUDGED if schedule is None else FINISHED
         writes = self.plan.network.program.writes
         task = TrainingTask(
             small, self.dense, microbatches, self.held, tuning.options, tuning.seed, writes, self.temperature,
@@ -285,7 +290,7 @@ class RepairChain:
         return within
 
     def _adapt(self, execution: PairedExecution, steps: int) -> None:
-        time, share = self.tuning.time, JUDGED if steps == STEPS else 1.0
+        time, share = self.tuning.time, JUDGED if steps == STEPS else FINISHED
         if not reconstruct_blocks(execution, steps, lambda: time.is_spent(share), self.fitted):
             time.leave_out(f"{'the last steps of ' if steps == POLISH else ''}'adapt' for the last layers")
 

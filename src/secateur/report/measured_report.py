@@ -20,7 +20,7 @@ from secateur.evaluation.metrics import Metric, metric_name
 from secateur.evaluation.onnx_times import onnx_layer_times
 from secateur.evaluation.report_split import ReportExamples
 from secateur.evaluation.runtimes import EAGER, ONNXRUNTIME, export_onnx, repeatable_call, session_call
-from secateur.evaluation.timing import interleaved_times, latency_of
+from secateur.evaluation.timing import FEWEST_ROUNDS, ROUNDS, interleaved_times, latency_of
 from secateur.graph.contexts import preserved
 from secateur.importance.scores import Scores
 from secateur.recovery.repair_step import RepairStep
@@ -45,6 +45,7 @@ def measure_networks(
     *,
     steps: Sequence[RepairStep],
     time: TimeBudget | None = None,
+    is_late: bool = False,
     runtime: str = EAGER,
     context_length: int | None = None,
 ) -> Report:
@@ -60,12 +61,14 @@ def measure_networks(
         metric: the metric of a user, or None.
         steps: the outcomes of the repairs.
         time: the limit of time, if any.
+        is_late: whether times are measured in a few runs alone, and those of layers are left out.
         runtime: the runtime for the times.
         context_length: the number of tokens before the ones that are generated, where the budget is in their time.
     """
     evaluations = evaluate(dense, small, examples.measured, loss, metric, plan.network.program.writes)
     timed, faults, generation = broadcast_if_shared(
-        partial(_all_times, dense, small, plan, examples.timed, runtime, context_length), "times of both networks"
+        partial(_all_times, dense, small, plan, examples.timed, runtime, context_length, is_late),
+        "times of both networks",
     )
     metrics = [
         evaluation.metrics(cost, latency_of(examples.timed.size or 1, seconds))
@@ -107,11 +110,17 @@ def measure_networks(
 
 
 def _all_times(
-    dense: nn.Module, small: nn.Module, plan: Plan, batch: Batch, runtime: str, context_length: int | None
+    dense: nn.Module,
+    small: nn.Module,
+    plan: Plan,
+    batch: Batch,
+    runtime: str,
+    context_length: int | None,
+    is_late: bool = False,
 ) -> tuple["TimedNetworks", int, dict[str, Any] | None]:
     """Return the times of two networks, the page faults of the smaller one, and their times of text generation."""
     writes = plan.network.program.writes
-    timed = _timed_in_runtime(dense, small, batch, runtime, writes)
+    timed = _timed_in_runtime(dense, small, batch, runtime, writes, is_late)
     faults = _page_faults(small, batch, writes) if timed.runtime == EAGER else 0
     return timed, faults, generation_setting(dense, small, plan, batch, context_length)
 
@@ -138,13 +147,15 @@ class TimedNetworks:
     notes: tuple[str, ...] = ()
 
 
-def _timed_in_runtime(dense: nn.Module, small: nn.Module, batch: Batch, runtime: str, writes: bool) -> TimedNetworks:
-    """Time two networks in a runtime, or in torch where the runtime cannot run them."""
+def _timed_in_runtime(
+    dense: nn.Module, small: nn.Module, batch: Batch, runtime: str, writes: bool, is_late: bool = False
+) -> TimedNetworks:
+    """Time two networks in a runtime, or in torch where the runtime cannot run them; in few runs if it is late."""
     try:
-        return TimedNetworks(runtime, *TIMERS[runtime](dense, small, batch, writes))
+        return TimedNetworks(runtime, *TIMERS[runtime](dense, small, batch, writes, is_late))
     except BudgetError as failure:
         note = f"times are those of torch's own kernels: {failure}"
-        return TimedNetworks(EAGER, *TIMERS[EAGER](dense, small, batch, writes), (note,))
+        return TimedNetworks(EAGER, *TIMERS[EAGER](dense, small, batch, writes, is_late), (note,))
 
 
 def _page_faults(small: nn.Module, batch: Batch, writes: bool) -> int:
@@ -152,20 +163,23 @@ def _page_faults(small: nn.Module, batch: Batch, writes: bool) -> int:
         return page_faults(repeatable_call(small, batch))
 
 
-def _times_in_torch(dense: nn.Module, small: nn.Module, batch: Batch, writes: bool) -> Times:
+def _times_in_torch(dense: nn.Module, small: nn.Module, batch: Batch, writes: bool, is_late: bool) -> Times:
     with preserved(dense, writes), preserved(small, writes):
-        times = interleaved_times([repeatable_call(model, batch) for model in (dense, small)])
-    return times, layer_times(dense, small, batch, writes)
+        times = interleaved_times(
+            [repeatable_call(model, batch) for model in (dense, small)], FEWEST_ROUNDS if is_late else ROUNDS
+        )
+    return times, () if is_late else layer_times(dense, small, batch, writes)
 
 
-def _times_in_onnxruntime(dense: nn.Module, small: nn.Module, batch: Batch, writes: bool) -> Times:
+def _times_in_onnxruntime(dense: nn.Module, small: nn.Module, batch: Batch, writes: bool, is_late: bool) -> Times:
     with preserved(dense, writes), preserved(small, writes):
         exported = [export_onnx(model, batch) for model in (dense, small)]
-    times = interleaved_times([session_call(model) for model in exported])
-    return times, onnx_layer_times(exported[0], exported[1], [name for name, _ in dense.named_modules()])
+    times = interleaved_times([session_call(model) for model in exported], FEWEST_ROUNDS if is_late else ROUNDS)
+    modules = [name for name, _ in dense.named_modules()]
+    return times, () if is_late else onnx_layer_times(exported[0], exported[1], modules)
 
 
-TIMERS: Mapping[str, Callable[[nn.Module, nn.Module, Batch, bool], Times]] = {
+TIMERS: Mapping[str, Callable[[nn.Module, nn.Module, Batch, bool, bool], Times]] = {
     EAGER: _times_in_torch,
     ONNXRUNTIME: _times_in_onnxruntime,
 }

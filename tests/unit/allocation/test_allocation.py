@@ -131,6 +131,46 @@ def test_measured_curves_are_rehearsals_of_one_group_at_a_time() -> None:
     assert float(curves["2"][8]) == pytest.approx(measured, rel=1e-5)
 
 
+def test_the_time_of_curves_is_foreseen_from_those_that_were_measured() -> None:
+    """Curves of some groups are of no use, so that measuring them all must fit before most of them are measured."""
+    rehearsal = rehearsal_of(linear_stack(6, *[8] * 8, 3), torch.randn(40, 6))
+    scores, asked = sc.score(rehearsal.network, by="l2"), list[float]()
+
+    def is_time_up(ratio: float) -> bool:
+        asked.append(ratio)
+        return limit is not None and ratio > limit
+
+    limit: float | None = None
+    assert measured_curves(rehearsal, scores, is_time_up) is not None
+    foreseen = [ratio for ratio in asked if ratio > 0]
+    assert len(asked) == 8 and asked[0] == 0 and len(foreseen) >= 6
+    assert foreseen == sorted(foreseen, reverse=True) and 1 < foreseen[0] < 3 and foreseen[-1] < 0.2
+    asked.clear()
+    limit = 1.0
+    assert measured_curves(rehearsal, scores, is_time_up) is None
+    assert asked[-1] == max(asked) > limit  # nothing more was measured
+
+
+@pytest.mark.filterwarnings("ignore:left out")
+def test_a_last_fit_that_would_take_too_long_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refit that takes 6 of 10 seconds on trial would take as long on all examples."""
+    seconds = [0.0]
+
+    def slow_refit(*args: Any) -> Any:
+        seconds[0] += 6
+        return refit(*args)
+
+    monkeypatch.setattr("secateur.api.TimeBudget", lambda limit: TimeBudget(limit, lambda: seconds[0]))
+    monkeypatch.setattr("secateur.recovery.chain.refit", slow_refit)
+    torch.manual_seed(0)
+    model, x = linear_stack(6, 16, 16, 3), torch.randn(96, 6)
+    for limit, note in ((10, ["the fit to the examples held out"]), (14, [])):
+        seconds[0] = 0.0
+        result = sc.prune(model, x, {"macs": 0.5}, repair="refit", seconds=limit, progress=False)
+        assert result.report.settings["left_out"] == note
+        assert seconds[0] == (6 if note else 12)
+
+
 def test_a_rehearsal_is_what_cutting_and_refitting_comes_to() -> None:
     model, data = demo.network(), demo.calibration()
     rehearsal = rehearsal_of(model, data)
@@ -382,7 +422,10 @@ def test_a_time_budget_says_what_was_left_out(
     repaired = [step["name"] for step in result.report.settings["repairs"]]
     assert repaired == (["refit"] if left_out == "all" else ["refit", "adapt"])
     if left_out == "all":
-        assert [note.lstrip("0123456789 of").split()[0] for note in noted] == ["curves", "simulations", "the", "the"]
+        starts = [note.lstrip("0123456789 of").split()[0] for note in noted]
+        assert starts == ["curves", "simulations", "the", "the", "most"]
+        assert "s have passed: some steps are always done" in messages[0]
+        assert not result.report.settings["layers"] and result.report.dense.latency.median > 0
 
 
 def test_without_a_time_budget_nothing_is_left_out() -> None:

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from math import inf
+from typing import Any
 
 import pytest
 import torch
@@ -112,7 +113,8 @@ def test_rows_are_the_same_without_an_interval(within: EmbeddedPrunedNetwork) ->
 def test_outputs_lack_what_leads_to_the_nearest_point_that_will_do(low: float, high: float) -> None:
     wanted, output = torch.linspace(-2, 2, 9).repeat_interleave(9)[None], torch.linspace(-2.1, 2.1, 9).repeat(9)[None]
     target = wanted.where(wanted > low, -inf).where(wanted < high, inf)
-    context = OutputContext(*[None] * 4, low, high)  # type: ignore[arg-type]
+    node: Any = None
+    context = OutputContext(node, None, None, node, low, high)
     term = ReconstructionTerm(context, 1, torch.arange(81), [target], 1.0, [None])
     least, most = wanted.where(wanted > low, -inf), wanted.where(wanted < high, inf)
     least, most = least.clamp(max=high), most.clamp(min=low)
