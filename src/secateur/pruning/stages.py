@@ -34,6 +34,8 @@ from secateur.utils.plurals import number_of
 from secateur.utils.progress import stage
 from secateur.utils.time_budget import TimeBudget
 
+LATE = 1.1  # times a budget of seconds, from which on the time that has passed is named
+
 
 @dataclass(frozen=True, eq=False)
 class PruneStages:
@@ -58,8 +60,8 @@ class PruneStages:
         plan = self.plan(calibration, scores)
         cut_model = self.cut(plan)
         steps = self.repair(cut_model, calibration)
-        _warn_of_skipped(self.request.config.time)
-        report = self.measure(cut_model, scores, split, steps)
+        is_late = _is_late(self.request.config.time)
+        report = self.measure(cut_model, scores, split, steps, is_late)
         return Result(cut_model.model, plan, scores, report, cut_model.recipe)
 
     def trace(self) -> SelectedNetwork:
@@ -125,16 +127,21 @@ class PruneStages:
         return steps
 
     def measure(
-        self, cut_model: CutModel, scores: Scores, split: ReportExamples, steps: Sequence[RepairStep]
+        self,
+        cut_model: CutModel,
+        scores: Scores,
+        split: ReportExamples,
+        steps: Sequence[RepairStep],
+        is_late: bool,
     ) -> Report:
-        """Measure both networks on the examples that were kept away."""
+        """Measure both networks on the examples that were kept away; their times in few runs if it is late."""
         config, runtime = self.request.config, runtime_of(self.request.config.target)
         examples = split.on(cut_model.plan.network.device)
         with stage("measure", self.request.stages):
             return measure_networks(
                 self.request.model, cut_model.model, cut_model.plan, scores, examples, config.loss, config.metric,
-                steps=tuple(steps), time=config.time, runtime=runtime if is_installed(runtime) else EAGER,
-                context_length=config.context_length,
+                steps=tuple(steps), time=config.time, is_late=is_late,
+                runtime=runtime if is_installed(runtime) else EAGER, context_length=config.context_length,
             )  # fmt: skip
 
 
@@ -148,10 +155,15 @@ def _selected_scores(traced: SelectedNetwork, scores: Scores) -> Scores:
     )
 
 
-def _warn_of_skipped(time: TimeBudget) -> None:
-    """Warn of the steps that were left out to meet a budget of seconds."""
+def _is_late(time: TimeBudget) -> bool:
+    """Return whether a budget of seconds is spent, and warn of the steps that were left out to meet it."""
+    is_late = time.is_spent()
+    if is_late:
+        time.leave_out("most runs that measure times, and the times of layers")
     if time.left_out:
+        passed = f" ({time.elapsed:.0f} s have passed: some steps are always done)" if time.is_spent(LATE) else ""
         warn(
-            f"left out, so that it takes no more than {time.seconds:g} s: {', '.join(time.left_out)}; with more time "
-            "the small network may be nearer to the dense one"
+            f"left out, so that it takes no more than {time.seconds:g} s{passed}: {', '.join(time.left_out)}; with "
+            "more time the small network may be nearer to the dense one"
         )
+    return is_late

@@ -160,7 +160,7 @@ def test_a_last_fit_that_would_take_too_long_is_not_begun(monkeypatch: pytest.Mo
         seconds[0] += 6
         return refit(*args)
 
-    monkeypatch.setattr("secateur.api.TimeBudget", lambda limit: TimeBudget(limit, lambda: seconds[0]))
+    monkeypatch.setattr("secateur.pruning.prune.TimeBudget", lambda limit: TimeBudget(limit, lambda: seconds[0]))
     monkeypatch.setattr("secateur.recovery.chain.refit", slow_refit)
     torch.manual_seed(0)
     model, x = linear_stack(6, 16, 16, 3), torch.randn(96, 6)
