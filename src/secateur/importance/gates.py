@@ -80,7 +80,7 @@ class Gates:
 
     @cached_property
     def _has_entries_per_example(self) -> bool:
-        """Whether a gate of each example reaches the entries of that example alone, wherever gates stand."""
+        """True where a gate of each example reaches the entries of that example alone, at all positions of gates."""
         program = self.context.network.program
         consumers = (consumer for consumer in self.context.network.consumers if not consumer.is_inner)
         values = [recorded_operand(consumer) for consumer in consumers]

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 import secateur as sc
 from secateur.graph.attribute_snapshots import attributes_restored
-from secateur.graph.contexts import preserved
 
 
 def refuse(*_: Any, **__: Any) -> None:
@@ -174,39 +173,6 @@ def test_classes_of_modules_are_restored() -> None:
     with attributes_restored(model):
         model.a.__class__ = nn.Identity
     assert type(model.a) is nn.Linear
-
-
-class Counting(nn.Module):
-    """A model that counts its calls in a buffer, which it then replaces, and scales by an expanded buffer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = nn.Linear(5, 8), nn.Linear(8, 2)
-        self.register_buffer("calls", torch.zeros(()))
-        self.register_buffer("scales", torch.full((1, 1), 0.5).expand(1, 8))
-        self.seen = torch.zeros(())
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls.add_(1)
-        self.calls = self.calls.clone()
-        return self.b(self.a(x) * self.scales)
-
-
-def test_buffers_that_the_code_changes_and_then_replaces_are_restored() -> None:
-    model = Counting().eval()
-    calls, scales = model.calls, model.scales
-    network = sc.trace(model, torch.randn(3, 5))
-    sc.cut(model, sc.plan(network, sc.score(network, by="l1"), keep={"units": 0.5}))
-    assert model.calls is calls
-    assert model.scales is scales
-    assert float(calls) == 0
-
-
-def test_tensors_that_are_plain_attributes_are_restored() -> None:
-    model = Counting()
-    with preserved(model):
-        model.seen += 1
-    assert float(model.seen) == 0
 
 
 def test_attributes_that_can_not_be_copied_are_shared() -> None:
