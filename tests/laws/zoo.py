@@ -576,6 +576,7 @@ ZOO: dict[str, Specimen] = {
         {"as_program": True},
     ),
     "standardised": Specimen(operators.Standardised, tokens(4), {"first": 6}),
+    "penalised": Specimen(operators.Penalised, lambda: torch.randn(BATCH, 4), {"first": 6, "second": 5}),
     "shuffled by hand": Specimen(operators.ShuffledByHand, images(3, 6), {"stem": 3, "grouped": 3}),
     "folded heads as a program": Specimen(operators.FoldedHeads, tokens(6), {"qkv": 4}, options={"as_program": True}),
     "weights of length 1": Specimen(
@@ -673,6 +674,9 @@ ZOO: dict[str, Specimen] = {
     "sixteen bits": Specimen(others.Low, lambda: torch.randn(BATCH, 3, 8, 8).bfloat16(), {"conv": 8}),
     "repeats": Specimen(others.Repeats, images(), {"conv": 4, "wide": 5}),
     "head count of any name": Specimen(code.HeadCount, tokens(5), {"inp": 8, "qkv": 4}),
+    "auxiliary head": Specimen(
+        code.AuxiliaryHead, images(), {"first": 6, "third": 4}, {"second": "in training mode alone"}
+    ),
     "distances": Specimen(code.Distances, lambda: torch.randn(BATCH, 3, 6), {"conv": 6, "embed": 5}),
     "padded shortcuts as a program": Specimen(
         lambda: code.PaddedShortcuts(True), images(), code.PADDED_GROUPS, options={"as_program": True}
@@ -690,6 +694,17 @@ ZOO: dict[str, Specimen] = {
     ),
     "pooled by hand": Specimen(
         others.PooledByHand, images(), {"stem": 6, "deep": 5, "join": 7}, options={"as_program": True}
+    ),
+    "joint attention": Specimen(
+        attention.JointAttention,
+        lambda: (torch.randn(BATCH, 3, 5), torch.randn(BATCH, 4, 6)),
+        {"text": 2},
+    ),
+    "width of joint attention": Specimen(
+        attention.JointAttention,
+        lambda: (torch.randn(BATCH, 3, 5), torch.randn(BATCH, 4, 6)),
+        {"text": 4},
+        options={"kinds": ["head width"]},
     ),
     "linear attention": Specimen(attention.LinearAttention, lambda: torch.randn(BATCH, 5, 4, 3), {"qkv": 3}),
     "blocks": Specimen(others.Blocks, lambda: torch.randn(BATCH, 5), {"blocks": 4}, options={"kinds": "blocks"}),

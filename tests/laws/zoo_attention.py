@@ -126,6 +126,24 @@ class LookedUp(nn.Module):
         return self.head(torch.tanh(y.transpose(1, 2).flatten(2)).mean(1))
 
 
+class JointAttention(nn.Module):
+    """Attention over two streams with weights of their own, whose queries and keys are normalised head by head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text, self.image = nn.Linear(5, 24), nn.Linear(6, 24)
+        self.text_norm, self.image_norm, self.key_norm = nn.RMSNorm(4), nn.LayerNorm(4), nn.LayerNorm(4)
+        self.first, self.second = nn.Linear(8, 2), nn.Linear(8, 3)
+
+    def forward(self, text: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        streams = [layer(x).unflatten(2, (3, -1, 4)) for layer, x in ((self.text, text), (self.image, image))]
+        (q1, k1, v1), (q2, k2, v2) = (stream.unbind(2) for stream in streams)
+        q, k = torch.cat([self.text_norm(q1), self.image_norm(q2)], 1), self.key_norm(torch.cat([k1, k2], 1))
+        heads = (x.transpose(1, 2) for x in (q, k, torch.cat([v1, v2], 1)))
+        y = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+        return self.first(y[:, : text.shape[1]]), self.second(y[:, text.shape[1] :])
+
+
 def padded() -> tuple[Tensor, Tensor]:
     padding = torch.zeros(3, 5, dtype=torch.bool)
     padding[0, 3:] = True

@@ -36,6 +36,20 @@ class Padding(nn.Module):
         return self.function(x)
 
 
+class AuxiliaryHead(nn.Module):
+    """A head that runs in training mode alone, between two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 5, 3), nn.Conv2d(5, 4, 3)
+        self.aux, self.head = nn.Sequential(nn.Linear(5, 4), nn.SiLU(), nn.Linear(4, 2)), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        x = F.silu(self.second(F.silu(self.first(x))))
+        y = self.head(F.silu(self.third(x)).mean((2, 3)))
+        return (y, self.aux(x.mean((2, 3)))) if self.training else y
+
+
 class Distances(nn.Module):
     """An attribute with the name of a width that counts constants: as many as the channels, but no channels."""
 

@@ -1,7 +1,7 @@
 """Contexts for runs of a model: evaluation mode, restored buffers and parameters, seeded random numbers."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -17,16 +17,21 @@ from secateur.utils.mapped_tensors import TensorRoom
 
 
 @contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Set every module to evaluation mode; restore each flag on leaving."""
+def evaluation_mode(model: nn.Module, training: bool = False) -> Iterator[None]:
+    """Set every module to evaluation mode, or to training mode; restore each flag on leaving."""
     flags = {module: module.training for module in model.modules()}
     try:
         for module in flags:
-            module.training = False
+            module.training = training
         yield
     finally:
         for module, flag in flags.items():
             module.training = flag
+
+
+def training_mode(model: nn.Module) -> AbstractContextManager[None]:
+    """Set every module to training mode; restore each flag on leaving."""
+    return evaluation_mode(model, training=True)
 
 
 @contextmanager

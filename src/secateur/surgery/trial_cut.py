@@ -13,7 +13,7 @@ from secateur.coupling.module_slices import ModuleSlices
 from secateur.coupling.network import Kept, Network
 from secateur.data.batch import Batch
 from secateur.errors import SecateurError
-from secateur.graph.contexts import buffers_kept, parameters_kept, preserved
+from secateur.graph.contexts import buffers_kept, parameters_kept, preserved, training_mode
 from secateur.graph.model_calls import call_model
 from secateur.graph.model_copies import copy_sharing_parameters
 from secateur.masking.ablation import Means, masked_draws, run_masked
@@ -100,6 +100,16 @@ class TrialCutter:
         advance()
         with self._cut(network, kept, means) as small, torch.random.fork_rng(devices=[]):
             return call_model(small, batch)
+
+    def failure_in_training(self, network: Network, kept: Kept) -> str | None:
+        """Return the module in which a cut model fails in training mode; None where it runs. It holds no program."""
+        advance()
+        with self._cut(network, kept, {}) as small, torch.random.fork_rng(devices=[]), training_mode(small):
+            try:
+                call_model(small, network.example)
+            except Exception as failure:  # noqa: BLE001 the model's own code may raise anything
+                return failing_module(small, failure) or network.title
+        return None
 
     def passes(self, network: Network, kept: Kept, before: Failure) -> bool:
         """True if a trial gets further than an earlier one."""

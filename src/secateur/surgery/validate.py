@@ -23,6 +23,7 @@ from secateur.surgery.diagnose import (
     candidate_groups,
 )
 from secateur.surgery.joint_trials import Trial, pass_together
+from secateur.surgery.training_parts import without_groups_of_training
 from secateur.surgery.trial_cut import TrialCutter
 from secateur.surgery.trial_failures import Failure
 from secateur.surgery.trial_shares import draw_means, draw_shares
@@ -42,7 +43,8 @@ MOST_TRIALS = 200
 def validate_groups(model: nn.Module, network: Network, seed: int = 0) -> Network:
     """Return the network with the attribute updates that its code needs, without groups that can't be cut."""
     with counted("trial cuts"):
-        return _validated(TrialCutter(model), network, seed)
+        trials = TrialCutter(model)
+        return without_groups_of_training(trials, _validated(trials, network, seed), seed)
 
 
 def _validated(trials: TrialCutter, network: Network, seed: int) -> Network:

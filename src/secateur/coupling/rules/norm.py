@@ -56,11 +56,15 @@ def layer_norm(op: OpContext) -> Any:
     labels = op.activation("input")
     first = labels.dim() - len(op.args["normalized_shape"])
     normalised = {dim for dim in labelled_axes(labels) if dim >= first}
-    weights = [op.args[name] for name in ("weight", "bias") if isinstance(op.args.get(name), Weight)]
-    if len(normalised) > 1 or (normalised and labelled_axes(labels) - normalised):
+    if normalised and labelled_axes(labels) - normalised and not op.tracer.scope.by_width:
+        for dim in normalised:  # heads that are normalised one by one remain whole
+            op.couple(labels, labels.narrow(dim, 0, 1))
+            labels = labels.narrow(dim, 0, 1).expand(labels.shape)
+        normalised = set()
+    elif len(normalised) > 1:
         op.freeze(labels, "is normalised across two kinds of units")
         normalised = set()
-    for weight in weights:
+    for weight in (op.args[name] for name in ("weight", "bias") if isinstance(op.args.get(name), Weight)):
         for axis in range(len(weight.shape)):
             entries = op.axis_labels(weight, axis)
             if first + axis in normalised:

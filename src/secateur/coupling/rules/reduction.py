@@ -119,7 +119,7 @@ def _reduce(op: OpContext, labels: Tensor) -> Any:
     return labels.expand(shapes[0]) if isinstance(op.shape, torch.Size) else tuple(labels.expand(s) for s in shapes)
 
 
-def masked_mean(present: Tensor, self: Tensor, dim: Any, keepdim: bool = False, **_: Any) -> Tensor:
+def masked_mean(present: Tensor, self: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
     """Mean of the entries that are present."""
     dims = _dims(self, dim)
     count = present.expand(self.shape).sum(dims, keepdim=keepdim).clamp_min(1)
@@ -129,7 +129,7 @@ def masked_mean(present: Tensor, self: Tensor, dim: Any, keepdim: bool = False, 
 def masked_variance(
     present: Tensor,
     self: Tensor,
-    dim: Any,
+    dim: Any = None,
     keepdim: bool = False,
     unbiased: bool = True,
     correction: Any = None,
@@ -144,19 +144,23 @@ def masked_variance(
     return variance if keepdim else variance.squeeze(dims)
 
 
-def masked_deviation(present: Tensor, self: Tensor, dim: Any, **options: Any) -> Tensor:
+def masked_deviation(present: Tensor, self: Tensor, dim: Any = None, **options: Any) -> Tensor:
     """Standard deviation of the entries that are present; the root of 0 gets a derivative of 0."""
     variance = masked_variance(present, self, dim, **options)
     smallest = torch.finfo(variance.dtype).tiny
     return torch.where(variance == 0, 0, variance.clamp_min(smallest).sqrt())
 
 
-def masked_variance_and_mean(present: Tensor, self: Tensor, dim: Any, keepdim: bool = False, **options: Any) -> Any:
+def masked_variance_and_mean(
+    present: Tensor, self: Tensor, dim: Any = None, keepdim: bool = False, **options: Any
+) -> Any:
     """Variance and mean of the entries that are present."""
     return masked_variance(present, self, dim, keepdim, **options), masked_mean(present, self, dim, keepdim)
 
 
-def masked_deviation_and_mean(present: Tensor, self: Tensor, dim: Any, keepdim: bool = False, **options: Any) -> Any:
+def masked_deviation_and_mean(
+    present: Tensor, self: Tensor, dim: Any = None, keepdim: bool = False, **options: Any
+) -> Any:
     """Standard deviation and mean of the entries that are present."""
     return masked_deviation(present, self, dim, keepdim=keepdim, **options), masked_mean(present, self, dim, keepdim)
 
