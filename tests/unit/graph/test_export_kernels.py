@@ -179,7 +179,7 @@ def test_torch_is_as_it_was_after_an_export_that_fails() -> None:
 
     kernels = {operator: dict(operator.py_kernels) for operator in SHAPE_KERNELS}
     cached = dynamo_config.fake_tensor_cache_enabled
-    with pytest.raises(sc.SecateurError):
+    with pytest.raises(sc.SecateurError, match="refused"):
         export_program(Refusing(), Batch((torch.randn(2, 3),), {}))
     assert {operator: dict(operator.py_kernels) for operator in SHAPE_KERNELS} == kernels
     assert dynamo_config.fake_tensor_cache_enabled == cached

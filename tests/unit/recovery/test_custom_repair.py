@@ -88,11 +88,15 @@ def test_a_function_that_returns_another_model_is_refused() -> None:
 @pytest.mark.filterwarnings("ignore:.*was left out")
 @pytest.mark.parametrize("result", [lambda small: small, lambda small: [0.5, 0.4]])
 def test_a_function_may_return_the_small_model_or_its_losses(result: Any) -> None:
+    trained = list[nn.Module]()
+
     def train(small: nn.Module, dense: nn.Module, batches: object) -> object:
+        trained.append(small)
         return result(small)
 
     small, model, plan = cut_network()
-    sc.repair(small, model, plan, torch.randn(32, 4), train, progress=False)
+    assert sc.repair(small, model, plan, torch.randn(32, 4), train, progress=False) is small
+    assert trained and all(type(network) is type(small) for network in trained)
 
 
 def test_adapt_is_left_out_where_an_operator_has_no_gradient() -> None:

@@ -212,11 +212,11 @@ def _leaves(output: Any) -> list[Tensor]:
 def test_every_network_can_be_pivoted_or_says_why_not(name: str) -> None:
     model, example = grow(name)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    try:
-        pivoted = pivot(model, example, 0.5, shape=(2, 2), skip=(), starts=1)
-    except sc.SecateurError as refusal:
-        assert "depends on the order" in str(refusal) or "no layer to pivot" in str(refusal)
+    if name == "local responses":
+        with pytest.raises(sc.SecateurError, match="depends on the order of its units"):
+            pivot(model, example, 0.5, shape=(2, 2), skip=(), starts=1)
     else:
+        pivoted = pivot(model, example, 0.5, shape=(2, 2), skip=(), starts=1)
         packed, kernels = pivoted.packed(pivoted.network.example)
         assert set(kernels) == set(pivoted.layers)
         batch = pivoted.network.example
