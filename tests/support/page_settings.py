@@ -199,6 +199,6 @@ NOT_RUN = {
 
 BLOCKS_NOT_RUN = {
     ("docs/spp.md", "from secateur.sparsity import SPP"): "18,000 steps of the loop until all columns are chosen; "
-    "tests/unit/sparsity/test_spp.py runs such a loop",
+    "tests/support/spp_trainings.py runs such a loop",
 }
 """The blocks of the other pages that no test runs, by page and first line, with the reason."""

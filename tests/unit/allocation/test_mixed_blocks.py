@@ -122,13 +122,13 @@ def test_costs_by_counts_and_by_masks_agree_where_blocks_are_gone() -> None:
 def test_the_weak_block_goes_first() -> None:
     model, x = residual(), images(96)
     network = sc.trace(model, x[:2], kinds=MIXED)
-    rehearsal = PlanSimulator(Calibration(network, network_microbatches(network, as_batches(x))))
+    simulator = PlanSimulator(Calibration(network, network_microbatches(network, as_batches(x))))
     names = set(network.by_name)
-    order = order_of_blocks(rehearsal, lambda kept: network.cost(kept).macs / network.cost().macs, names)
+    order = order_of_blocks(simulator, lambda kept: network.cost(kept).macs / network.cost().macs, names)
     assert order[0] == "layers.1"
     assert sorted(order) == ["layers.0", "layers.1", "layers.2", "layers.3"]
-    assert set(order_of_blocks(rehearsal, lambda kept: 1.0, names, lambda: True)) == set(order)
-    assert "layers.2" not in order_of_blocks(rehearsal, lambda kept: 1.0, names - {"layers.2.conv1"}, lambda: True)
+    assert set(order_of_blocks(simulator, lambda kept: 1.0, names, lambda: True)) == set(order)
+    assert "layers.2" not in order_of_blocks(simulator, lambda kept: 1.0, names - {"layers.2.conv1"}, lambda: True)
 
 
 def test_a_block_that_is_no_block() -> None:

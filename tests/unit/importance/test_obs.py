@@ -163,10 +163,10 @@ def test_the_estimate_is_near_what_a_refit_really_loses() -> None:
     model, data = nn.Sequential(nn.Linear(6, 40), nn.Tanh(), nn.Linear(40, 5)), list(torch.randn(4000, 6).split(500))
     network = sc.trace(model, data[0][:2])
     values = sc.score(network, data, by="obs", progress=False)["0"].values
-    rehearsal = PlanSimulator(Calibration(network, network_microbatches(network, as_batches(data))))
+    simulator = PlanSimulator(Calibration(network, network_microbatches(network, as_batches(data))))
     order = values.argsort()
     for gone in (10, 20, 30):
-        measured = rehearsal.divergence({"0": order[gone:].sort().values})
+        measured = simulator.divergence({"0": order[gone:].sort().values})
         assert measured / 2 < float(values[order[gone - 1]]) < measured * 2
 
 

@@ -1,8 +1,6 @@
 """LEAN: norms against explicit matrices, chains against a plain search, graphs by hand, and what died is cut."""
 
-import itertools
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +12,7 @@ from torch.nn import functional as F
 
 import secateur as sc
 from expected_warnings import unread_targets
+from lean_networks import UnpaddedTower
 from secateur.channel_graph.build import graph_of
 from secateur.channel_graph.graph import ChannelBlock, ChannelGraph
 from secateur.channel_graph.longest_chains import Chains
@@ -23,64 +22,6 @@ from secateur.sparsity.dead_kernels import used_channels
 from secateur.sparsity.lean import LeanResult, lean
 from secateur.sparsity.selection import by_norm, name_of
 from zoo import ZOO, grow
-
-
-def explicit(kernel: Tensor, image: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]) -> Tensor:
-    """The matrix of a convolution on a torus, one column for each pixel."""
-    columns = []
-    for pixel in range(image[0] * image[1]):
-        x = torch.zeros(image[0] * image[1], dtype=torch.float64)
-        x[pixel] = 1
-        result = torch.zeros(image[0] // stride[0], image[1] // stride[1], dtype=torch.float64)
-        for i, j in itertools.product(range(kernel.shape[0]), range(kernel.shape[1])):
-            moved = torch.roll(x.view(image), (-i * dilation[0], -j * dilation[1]), (0, 1))
-            result += kernel[i, j] * moved[:: stride[0], :: stride[1]]
-        columns.append(result.flatten())
-    return torch.stack(columns, 1)
-
-
-@pytest.mark.parametrize(
-    ("kernel", "image", "stride", "dilation"),
-    [
-        ((3, 3), (8, 8), (1, 1), (1, 1)),
-        ((3, 3), (8, 6), (2, 2), (1, 1)),
-        ((3, 3), (8, 8), (2, 1), (2, 3)),
-        ((5, 3), (6, 6), (3, 2), (1, 2)),
-        ((3, 3), (4, 4), (1, 1), (3, 3)),  # wraps around
-        ((2, 2), (6, 6), (2, 2), (1, 1)),
-        ((1, 1), (6, 6), (2, 2), (1, 1)),
-        ((7, 7), (4, 4), (2, 2), (1, 1)),  # larger than the image
-    ],
-)
-def test_norms_are_those_of_the_explicit_matrix(kernel: Any, image: Any, stride: Any, dilation: Any) -> None:
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(2, 3, *kernel, generator=generator, dtype=torch.float64)
-    norms = operator_norms(weight, image, stride, dilation)
-    for o, i in itertools.product(range(2), range(3)):
-        matrix = explicit(weight[o, i], image, stride, dilation)
-        assert float(norms[o, i]) == pytest.approx(float(torch.linalg.matrix_norm(matrix, 2)), rel=1e-9)
-
-
-def test_norms_against_power_iteration_on_the_convolution_itself() -> None:
-    """With circular padding, and an upper bound without: zeros at the border only take away."""
-    torch.manual_seed(0)
-    weight = torch.randn(1, 1, 3, 3, dtype=torch.float64)
-    norm = float(operator_norms(weight, (16, 16), (1, 1), (1, 1)))
-
-    def power(padded: Any) -> float:
-        x = torch.randn(1, 1, 16, 16, dtype=torch.float64)
-        for _ in range(2000):
-            x = x / x.norm()
-            x = torch.func.vjp(padded, x)[1](padded(x))[0]
-        return math.sqrt(float(x.norm()))
-
-    assert power(lambda x: F.conv2d(F.pad(x, (1, 1, 1, 1), mode="circular"), weight)) == pytest.approx(norm, rel=1e-4)
-    assert power(lambda x: F.conv2d(x, weight, padding=1)) <= norm * (1 + 1e-9)
-
-
-def test_one_and_three_axes() -> None:
-    assert float(operator_norms(torch.ones(1, 1, 5), (9,), (1,), (1,))) == pytest.approx(5)
-    assert float(operator_norms(torch.ones(1, 1, 2, 2, 2), (4, 4, 4), (2, 2, 2), (1, 1, 1))) == pytest.approx(8**0.5)
 
 
 def random_graph(seed: int, layers: int, width: int) -> ChannelGraph:
@@ -212,24 +153,10 @@ def pruned_if_it_can_be(model: nn.Module, example: Any) -> tuple[float, LeanResu
     return 0.9, lean(model, example, keep=0.9, skip=())
 
 
-class Tower(nn.Module):
-    """Convolutions without padding, so that what a dead channel leaves is the same everywhere."""
-
-    def __init__(self, norm: bool) -> None:
-        super().__init__()
-        torch.manual_seed(1)
-        self.first, self.second = nn.Conv2d(1, 6, 3, bias=not norm), nn.Conv2d(6, 6, 3, bias=not norm)
-        self.norms = nn.ModuleList([nn.BatchNorm2d(6), nn.BatchNorm2d(6)] if norm else [nn.Identity(), nn.Identity()])
-        self.last = nn.Conv2d(6, 3, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(F.relu(self.norms[1](self.second(F.relu(self.norms[0](self.first(x)))))))
-
-
 @pytest.mark.parametrize("norm", [False, True])
 def test_channels_that_died_are_cut_and_their_constants_stay(norm: bool) -> None:
     """A channel without kernels is a constant: cut, it goes into the bias of those who read it, or their batch norm."""
-    model = Tower(norm).eval()
+    model = UnpaddedTower(norm).eval()
     if norm:
         for module in model.norms:
             nn.init.uniform_(module.weight, 0.5, 2)
@@ -246,14 +173,14 @@ def test_channels_that_died_are_cut_and_their_constants_stay(norm: bool) -> None
 
 
 def test_channels_that_hardly_vary_are_constants() -> None:
-    model = Tower(norm=True).eval()
+    model = UnpaddedTower(norm=True).eval()
     with torch.no_grad():
         model.norms[0].running_var[3] = 1e-14
         model.norms[0].bias[3] = 2.0
     x = torch.randn(2, 1, 10, 10)
     pruned = lean(model, x, keep=1.0)
     assert pruned.model.first.weight.shape[0] == 5
-    still = Tower(norm=True).eval()
+    still = UnpaddedTower(norm=True).eval()
     still.load_state_dict(model.state_dict())
     with torch.no_grad():
         still.norms[0].weight[3] = 0  # gives its constant, whatever comes in
@@ -261,7 +188,7 @@ def test_channels_that_hardly_vary_are_constants() -> None:
 
 
 def test_rounds_fall_geometrically_and_zeros_stay_at_zero_in_training() -> None:
-    model, x = Tower(norm=True), torch.randn(4, 1, 10, 10)
+    model, x = UnpaddedTower(norm=True), torch.randn(4, 1, 10, 10)
     zeros: list[float] = []
 
     def fit(small: nn.Module) -> None:
@@ -282,7 +209,7 @@ def test_rounds_fall_geometrically_and_zeros_stay_at_zero_in_training() -> None:
 
 def test_baselines_by_hand() -> None:
     """One threshold for the whole network; by the norm each batch norm's factor counts."""
-    model = Tower(norm=True).eval()
+    model = UnpaddedTower(norm=True).eval()
     nn.init.uniform_(model.norms[0].weight, 0.1, 3)
     x = torch.randn(1, 1, 10, 10)
     sums = torch.cat([w.detach().abs().sum((2, 3)).flatten() for w in (model.first.weight, model.second.weight)])
@@ -305,62 +232,3 @@ def test_baselines_by_hand() -> None:
 
 def factor(norm: nn.BatchNorm2d) -> Tensor:
     return (norm.weight.abs() / (norm.running_var + norm.eps).sqrt()).detach().double()[:, None]
-
-
-def test_lean_is_saved_and_loaded_bit_for_bit(tmp_path: Path) -> None:
-    model, x = Tower(norm=False).eval(), torch.randn(2, 1, 10, 10)
-    pruned = lean(model, x, keep=0.3)
-    pruned.save(tmp_path)
-    loaded = sc.load(Tower(norm=False).eval(), tmp_path)
-    assert torch.equal(loaded(x), pruned.model(x))
-    assert "kernels 42" in str(pruned) and "chains" in str(pruned)
-    assert pruned.report.keep == {"kernels": 0.3} and "kernels 42" in str(pruned.report)
-    assert (tmp_path / "report.json").read_text() == pruned.report.to_json()
-
-
-def test_tuning_steps_fine_tune_towards_the_model_itself_and_leave_zeros() -> None:
-    torch.manual_seed(0)
-    model, x = Tower(norm=False).eval(), torch.randn(8, 1, 10, 10)
-    plain = lean(model, x, {"kernels": 0.5}, progress=False)
-    tuned = lean(model, x, {"kernels": 0.5}, tuning_steps=30, learning_rate=0.01, batch_size=8, progress=False)
-    assert tuned.kernels == plain.kernels
-    assert tuned.report.pruned.divergence < plain.report.pruned.divergence
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"keep": 0.0}, "keep=0.0"),
-        ({"keep": 0.5, "rounds": 0}, "rounds=0"),
-        ({"keep": {"macs": 0.5}}, "is no budget of kernels"),
-        ({"keep": 0.5, "fit": print, "tuning_steps": 3}, "give one of them"),
-        ({"keep": 0.5, "by": "l7"}, "known are lean, norm, l1"),
-        ({"keep": 0.5, "skip": "nowhere"}, "matches no layer"),
-        ({"keep": 0.5, "skip": "*"}, "no kernels to prune"),
-    ],
-)
-def test_bad_input_of_lean(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(sc.SecateurError, match=message):
-        lean(Tower(norm=False), torch.randn(1, 1, 10, 10), **options)
-
-
-def test_lean_refuses_weights_that_are_nan_by_name() -> None:
-    model = Tower(norm=False).eval()
-    with torch.no_grad():
-        model.second.weight[0, 0, 0, 0] = torch.nan
-    with pytest.raises(sc.SecateurError, match=r"second\.weight of this Tower has NaN in 1 of 324 entries"):
-        lean(model, torch.randn(1, 1, 10, 10), 0.5)
-
-
-def test_the_criterion_follows_the_strongest_chain() -> None:
-    """Multiplying all that leads to a unit by e moves its score by one."""
-    model, x = Tower(norm=False).eval(), torch.randn(1, 1, 10, 10)
-    with torch.no_grad():
-        for layer in (model.first, model.second, model.last):
-            layer.weight.mul_(10)
-    before = sc.score(sc.trace(model, x), by="lean")["first"].values
-    with torch.no_grad():
-        model.first.weight[1] *= math.e
-    after = sc.score(sc.trace(model, x), by="lean")["first"].values
-    assert torch.allclose((after - before)[[0, 2, 3, 4, 5]], torch.zeros(5).double(), atol=1e-6)
-    assert float((after - before)[1]) == pytest.approx(1, abs=1e-5)

@@ -421,7 +421,7 @@ def test_rounds_and_training_keep_zeros(tmp_path: Path) -> None:
         assert torch.equal(fresh.a.weight, before)
 
 
-def test_a_model_and_data_are_enough_and_the_report_counts_what_is_left() -> None:
+def test_pivot_takes_a_model_and_data_and_the_report_counts_what_is_left() -> None:
     x, labels = torch.randn(32, 40), torch.arange(32) % 5
     dense = Mlp().eval()
     result = pivot(dense, [(x, labels)], 0.5, shape=(6, 6), tuning_steps=4, rounds=2, progress=False)

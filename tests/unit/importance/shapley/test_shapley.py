@@ -2,45 +2,17 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils import _pytree as pytree
 
 import secateur as sc
-from random_plans import traced_without_options
 from secateur import demo
-from secateur.data.conversion import as_batches, example_batches
+from secateur.data.conversion import as_batches
 from secateur.importance.context import CriterionContext
-from secateur.importance.shapley.config import EvaluationConfig
 from secateur.importance.shapley.dense_run import DenseRun
-from secateur.importance.shapley.game import Game
-from secateur.importance.shapley.game_sequence import games_in_order
-from secateur.masking.ablation import run_masked
 from secateur.stopping import Evaluations
-from secateur.utils.rng import generator_for
-from small_network import Small, batches
-from zoo import ZOO, grow
-
-INPUTS = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 2.0], [2.0, 1.0]])
-MAXIMA = INPUTS.amax(1, keepdim=True)
-
-
-def max_network(last: list[float]) -> nn.Module:
-    """A network of four units that computes the larger of two numbers (Ancona et al. 2020)."""
-    model = nn.Sequential(nn.Linear(2, 4, bias=False), nn.ReLU(), nn.Linear(4, 1, bias=False))
-    model[0].weight.data = torch.tensor([[-0.5, 1, 1, 1], [0.5, -1, 1, 1]]).T.contiguous()
-    model[2].weight.data = torch.tensor([last])
-    return model
-
-
-def scored(model: nn.Module, **options: Any) -> Any:
-    network = sc.trace(model, INPUTS)
-    aggregate = {"aggregate": "mean"} if options.get("by", "shapley") == "shapley" else {}
-    options = {"ablation": "zero", "progress": False, **aggregate, **options}
-    return sc.score(network, [(INPUTS, MAXIMA)], **options)["0"]
+from shapley_games import game_of, max_network, scores_of_maxima
 
 
 @pytest.mark.parametrize(
@@ -50,17 +22,17 @@ def scored(model: nn.Module, **options: Any) -> Any:
 @pytest.mark.parametrize("estimator", ["exact", "antithetic"])
 def test_the_max_network_has_the_values_found_by_hand(last: list[float], expected: list[float], estimator: str) -> None:
     """Squared error is a game of pairs, so one antithetic pair is exact; a single permutation is not."""
-    values = scored(max_network(last), estimator=estimator).values
+    values = scores_of_maxima(max_network(last), estimator=estimator).values
     assert values.tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_max_network_by_the_other_criteria() -> None:
     """Gradients see nothing there, weight norm is 1, 2, 2, 2 and activity half, half, always, always."""
     model = max_network([1, 0.5, 0.5, 0])
-    assert scored(model, by="taylor").values.tolist() == [0, 0, 0, 0]
-    assert scored(model, by="sensitivity").values.tolist() == [0, 0, 0, 0]
-    assert scored(model, by="l1").values.tolist() == pytest.approx([1, 2, 2, 2])
-    assert scored(model, by="apoz").values.tolist() == pytest.approx([0.5, 0.5, 1, 1])
+    assert scores_of_maxima(model, by="taylor").values.tolist() == [0, 0, 0, 0]
+    assert scores_of_maxima(model, by="sensitivity").values.tolist() == [0, 0, 0, 0]
+    assert scores_of_maxima(model, by="l1").values.tolist() == pytest.approx([1, 2, 2, 2])
+    assert scores_of_maxima(model, by="apoz").values.tolist() == pytest.approx([0.5, 0.5, 1, 1])
 
 
 def test_a_linear_head_with_squared_error_is_a_game_of_pairs_of_any_size() -> None:
@@ -77,98 +49,6 @@ def test_a_linear_head_with_squared_error_is_a_game_of_pairs_of_any_size() -> No
         values = scores["0"].per_example[:, example]
         if not values.isnan().any():
             assert values.tolist() == pytest.approx(shares[example].tolist(), abs=1e-4)
-
-
-def as_double(leaf: Any) -> Any:
-    return leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
-
-
-def game_of(name: str, removal: str, double: bool = False) -> tuple[Game, sc.Network]:
-    if double:
-        model, example = grow(name)
-        example = pytree.tree_map(as_double, example)
-        network = sc.trace(model.double(), example)
-    else:
-        _, example, network = traced_without_options(name)
-    group = min(network.groups, key=lambda candidate: candidate.size)
-    microbatch = example_batches(example, torch.device("cpu"))[0]
-    means = sc.score(network, [microbatch], by="apoz", ablation=removal, progress=False).means
-    context = CriterionContext(network, network.groups, [microbatch], None, means, 0)
-    return Game(context, [group]), network
-
-
-@pytest.mark.parametrize("removal", ["zero", "mean"])
-@pytest.mark.parametrize("name", [name for name in ZOO if name != "unknown operator"])
-def test_a_game_in_any_order_of_rows_is_the_masked_run(name: str, removal: str) -> None:
-    """Stacked, summed or one at a time: always what the network gives with these units masked."""
-    game, network = game_of(name, removal)
-    torch.manual_seed(1)
-    coalitions = torch.rand(5, game.players) < 0.5
-    microbatch, group = game.context.microbatches[0], game.groups[0]
-    examples = game.cursor.dense_baseline(0).examples
-    values_of_coalitions = game.cross(coalitions, 0, torch.arange(examples))
-    for coalition, values in zip(coalitions, values_of_coalitions, strict=True):
-        mask = torch.ones(network.units + 1, dtype=torch.bool)
-        mask[group.span] = coalition
-        output = run_masked(network, microbatch, mask, game.runner.ablation.means)
-        expected = -game.context.losses(output, game.cursor.dense_baseline(0).reference, examples).double()
-        loose = 50 if name == "sixteen bits" else 1
-        assert torch.allclose(
-            values, expected, rtol=loose * 1e-3, atol=loose * 1e-4 * float(expected.abs().max()) + 1e-9
-        )
-    nobody, everyone = game.ends(0, torch.arange(examples))
-    ends = torch.stack([torch.zeros(game.players), torch.ones(game.players)]).bool()
-    again = game.cross(ends, 0, torch.arange(examples))
-    assert torch.allclose(torch.stack([nobody, everyone]), again, rtol=loose * 1e-3, atol=loose * 1e-4)
-
-
-@pytest.mark.parametrize("name", ["mlp", "residual", "encoder", "time first", "vgg", "fixed batch", "one group norm"])
-def test_most_networks_take_coalitions_and_examples_in_any_mixture(name: str) -> None:
-    game, _ = game_of(name, "mean")
-    assert game.stacks == (name != "fixed batch")
-    assert (game.stacks and game.runner.contribution_sums is not None) == (
-        name in ("mlp", "vgg", "residual", "time first")
-    )
-
-
-@pytest.mark.parametrize("removal", ["zero", "mean"])
-@pytest.mark.parametrize("name", ["mlp", "vgg", "residual", "encoder", "conv1d", "one group norm"])
-def test_gradients_are_the_slopes_of_presence(name: str, removal: str) -> None:
-    """Against differences of a game whose gates are a little less than open."""
-    game, _ = game_of(name, removal, double=True)
-    torch.manual_seed(2)
-    coalitions = torch.rand(3, game.players) < 0.6
-    positions = torch.zeros(3, dtype=torch.long)
-    values, slopes = game.gradients(coalitions, 0, positions)
-    assert torch.allclose(values, game.paired_values(coalitions, 0, positions), rtol=1e-3, atol=1e-4)
-    values, step = game.microbatch_values(0), 1e-4
-
-    def at(gates: Tensor) -> Tensor:
-        with torch.no_grad():
-            return game.runner.values_of_stack(
-                gates.double(), values, torch.zeros(len(gates), dtype=torch.long)
-            ).double()
-
-    for player in range(min(game.players, 4)):
-        up, down = coalitions.float(), coalitions.float()
-        up[:, player] += step
-        down[:, player] -= step
-        expected = (at(up) - at(down)) / (2 * step)
-        assert torch.allclose(slopes[:, player], expected, rtol=0.01, atol=1e-3 * float(slopes.abs().max()) + 1e-6)
-
-
-def test_games_come_in_the_order_of_their_cuts_and_each_cell_runs_once() -> None:
-    model, example = grow("vgg")
-    network = sc.trace(model, example)
-    microbatch = example_batches(example, torch.device("cpu"))[0]
-    context = CriterionContext(network, network.groups[::-1], [microbatch], None, {}, 0)
-    cursor = DenseRun(context, 1 << 30)
-    cuts = []
-    for game in games_in_order(context, EvaluationConfig(), cursor):
-        cursor.live_values(0, game.cut)
-        cuts.append(game.cut)
-        assert cursor.kept_bytes > 0
-    assert cuts == sorted(cuts)
 
 
 def test_a_dead_unit_is_worth_exactly_nothing_and_twins_the_same() -> None:
@@ -252,88 +132,6 @@ def test_controlled_spares_most_of_the_error_of_plain_orders_at_equal_evaluation
         gaps = [run["layer2.1.conv1"].values - truth["layer2.1.conv1"].values for run in runs]
         errors[name] = sum(float(gap.square().sum()) for gap in gaps)
     assert errors["controlled"] < errors["permutation"] / 2
-
-
-def test_the_papers_protocol_is_five_orders_for_all_examples() -> None:
-    model = max_network([1, 0.5, 0.5, -0.1])
-    network = sc.trace(model, INPUTS)
-    scores = sc.score(network, [(INPUTS, MAXIMA)], protocol="paper", ablation="mean", progress=False)
-    assert not scores.means
-    group_scores = scores["0"]
-    assert group_scores.coalitions == 5 * 3  # all and nobody are known
-    assert not group_scores.per_example.isnan().any()
-    shares = []
-    for block in range(5):
-        order = torch.randperm(4, generator=generator_for(0, "0", block))
-        shares.append(by_hand(model, order))
-    assert torch.allclose(group_scores.per_example, torch.stack(shares).mean(0), atol=1e-5)
-
-
-def test_the_papers_statistic_is_numpys_to_the_bit_on_values_by_removal_one_by_one() -> None:
-    """Units of a convolution are zeroed in turn, behind batch norm and ReLU, by a hook on the model itself."""
-    model, network, (x, y) = *small_network(), batches(1)[0]
-    group_scores = sc.score(network, [(x, y)], protocol="paper", only="conv1", seed=4, progress=False)["conv1"]
-    values = np.zeros((len(y), 5))
-    for block in range(5):
-        order = torch.randperm(5, generator=generator_for(4, "conv1", block)).flip(0)  # the last that joined goes first
-        gone: list[int] = []
-        losses = [losses_without(model, x, y, gone)]
-        for unit in order.tolist():
-            gone.append(unit)
-            losses.append(losses_without(model, x, y, gone))
-            values[:, unit] += (losses[-1] - losses[-2]) / 5
-    per_example = group_scores.per_example.T.numpy()
-    assert np.allclose(per_example, values, atol=1e-6)
-    exact = np.ascontiguousarray(per_example)
-    assert np.array_equal(group_scores.values.numpy(), np.mean(exact, 0) + 2 * np.std(exact, 0))
-    ours = sc.score(network, [(x, y)], protocol="paper", aggregate="robust", only="conv1", seed=4, progress=False)
-    assert not np.allclose(group_scores.values.numpy(), ours["conv1"].values.numpy(), rtol=1e-3)
-
-
-def small_network() -> tuple[Small, sc.Network]:
-    torch.manual_seed(3)
-    model = Small().eval()
-    nn.init.normal_(model.bn.bias)
-    return model, sc.trace(model, batches(1)[0][0])
-
-
-def losses_without(model: Small, x: Tensor, y: Tensor, gone: list[int]) -> np.ndarray:
-    """The loss of each example without some channels of the first convolution."""
-    with torch.no_grad():
-        a = F.relu(model.bn(model.conv1(x)))
-        a[:, gone] = 0
-        logits = model.fc(F.relu(model.conv2(a)).mean((2, 3)))
-        return F.cross_entropy(logits, y, reduction="none").double().numpy()
-
-
-def by_hand(model: nn.Module, order: Tensor) -> Tensor:
-    """Marginals along an order by a plain loop. (units, examples)"""
-    with torch.no_grad():
-        activations = torch.relu(INPUTS @ model[0].weight.T)
-        mask, marginals, before = torch.zeros(4), torch.zeros(4, 4, dtype=torch.float64), None
-        for player in [None, *order.tolist()]:
-            if player is not None:
-                mask[player] = 1
-            value = -((activations * mask) @ model[2].weight.T - MAXIMA).square()[:, 0].double()
-            if player is not None:
-                marginals[player] = value - before
-            before = value
-    return marginals
-
-
-@pytest.mark.parametrize("aggregate", ["mean", "robust", "absolute", 0.5, lambda shares: shares.amax(1)])
-def test_aggregates(aggregate: Any) -> None:
-    group_scores = scored(max_network([1, 0.5, 0.5, 0]), estimator="exact", aggregate=aggregate)
-    shares = group_scores.per_example
-    expected = {
-        "mean": shares.mean(1),
-        "robust": shares.mean(1) + 2 * shares.std(1),
-        "absolute": shares.abs().mean(1),
-        0.5: shares.quantile(0.5, dim=1),
-    }
-    wanted = expected[aggregate] if not callable(aggregate) else shares.amax(1)
-    assert torch.allclose(group_scores.values, wanted, atol=1e-9)
-    assert bool((group_scores.errors >= 0).all())
 
 
 def test_bfloat16_is_near_is_said_in_the_mark_and_finds_dead_units() -> None:

@@ -1,0 +1,59 @@
+"""Bounds on the loss and the accuracy: the smallest network within them."""
+
+import pytest
+import torch
+from torch import nn
+
+import secateur as sc
+from expected_warnings import untrained_networks
+from linear_stack import linear_stack
+from secateur import demo
+from secateur.evaluation.divergence import divergence
+from simulated_plans import simulator_of
+
+pytestmark = untrained_networks
+
+
+@pytest.mark.parametrize("keep", [{"accuracy": -0.05}, {"loss": 0.05}])
+def test_the_smallest_network_within_a_bound(keep: dict[str, float]) -> None:
+    result = sc.prune(demo.network(), demo.test()[:6], keep, holdout=0, progress=False)
+    drop = result.report.settings["drop"]
+    assert drop["unit"] == next(iter(keep))
+    assert drop["low"] <= drop["mean"] <= drop["high"]
+    assert drop["examples"] == 48
+    assert drop["mean"] >= -0.05 if "accuracy" in keep else drop["mean"] <= 0.05
+    assert result.plan.cost.macs < 0.9 * result.plan.dense.macs
+    assert "95 % interval" in str(result.report)
+
+
+def test_bounds_that_are_none() -> None:
+    x = torch.randn(40, 6)
+    for keep in ({"loss": -0.1}, {"accuracy": 0.1}, {"loss": 0.1, "macs": 0.5}, {"loss": True}):
+        with pytest.raises(sc.SecateurError, match="is not a bound"):
+            sc.prune(linear_stack(6, 8, 3), x, keep, progress=False)
+    network = sc.trace(linear_stack(6, 8, 3), x)
+    with pytest.raises(sc.SecateurError, match=r"is a bound on the loss, which is measured on examples: give data="):
+        sc.plan(network, sc.score(network, by="l2"), {"loss": 0.1})
+    with pytest.raises(sc.SecateurError, match=r"needs this machine's times: give data="):
+        sc.plan(network, sc.score(network, by="l2"), {"latency": 0.5})
+
+
+def test_without_a_refit_a_bound_is_judged_without_one() -> None:
+    model, x = linear_stack(6, 32, 32, 3), torch.randn(400, 6)
+    result = sc.prune(model, x, {"loss": 0.02}, repair=None, holdout=0, progress=False)
+    held_out = torch.cat([microbatch.args[0] for microbatch in simulator_of(model, x).held_out.microbatches])
+    with torch.no_grad():
+        distance = float(divergence(result.model(held_out), model(held_out)).mean())
+    assert result.report.settings["drop"]["mean"] == pytest.approx(distance, rel=1e-3)
+
+
+def test_an_accuracy_bound_on_images_of_classes() -> None:
+    """Classes lie along the second axis; what is labelled -100 does not count."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 4, 3, padding=1))
+    x = torch.randn(40, 3, 8, 8)
+    labels = model(x).argmax(1)
+    labels[:, :2] = -100
+    result = sc.prune(model, list(zip(x.split(8), labels.split(8), strict=True)), {"accuracy": -0.2}, progress=False)
+    assert -0.2 <= result.report.settings["drop"]["mean"] <= 0
+    assert result.plan.cost.macs < result.plan.dense.macs
