@@ -26,6 +26,16 @@ def test_relative_links_lead_to_files(page: Path) -> None:
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
+def test_tests_that_pages_name_exist() -> None:
+    files = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/*.py")}
+    everything = "\n".join(files.values())
+    prose = "\n".join(page.read_text(encoding="utf-8") for page in [*PAGES, ROOT / "CONTRIBUTING.md"])
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(test_\w+))?`", prose)
+    assert len(named) > 20
+    assert not [(path, test) for path, test in named if path not in files or f"def {test}" not in files[path] + "def "]
+    assert not [test for test in re.findall(r"`(test_\w+)`", prose) if f"def {test}(" not in everything]
+
+
 def test_the_design_page_opens_with_a_map_of_its_decisions() -> None:
     page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
     subjects = page.split("## Where to find a subject")[1].split("\n## ")[0]
