@@ -68,6 +68,13 @@ def _shares(weights: Tensor, squares: Tensor) -> Tensor:
 
 def _limits(shares: Tensor) -> Tensor:
     """Return the largest shares that count along the second axis, from the median of those that are not zero."""
-    ordered = shares.where(shares > 0, torch.inf).sort(1).values
+    return _medians(shares.where(shares > 0, torch.nan)) / RESOLUTION**2
+
+
+def _medians(values: Tensor) -> Tensor:
+    """Return the lower median along the second axis of what is a number; infinity where nothing is."""
+    if values.device.type == "cpu":  # in a half to a third of the time of sorting
+        return values.nanmedian(1, keepdim=True).values.nan_to_num(torch.inf, torch.inf)
+    ordered = values.nan_to_num(torch.inf, torch.inf).sort(1).values
     middle = ((ordered < torch.inf).sum(1, keepdim=True) - 1).clamp_min(0) // 2
-    return ordered.gather(1, middle) / RESOLUTION**2
+    return ordered.gather(1, middle)

@@ -1,5 +1,7 @@
 """Layers as matrices: rows of the input times the matrix are the layer's results, by torch's own operators."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -82,6 +84,29 @@ def test_rows_times_the_matrix_are_the_results(layer: nn.Module, example: Tensor
     assert {"2", "4"} <= layers.keys()
     check_products(layers["2"], network)
     check_products(layers["4"], network)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 0)},
+        {"kernel_size": 3, "dilation": (2, 1), "padding": "same"},
+        {"kernel_size": 1},
+        {"kernel_size": 1, "stride": 2},
+    ],
+)
+@pytest.mark.parametrize("examples", [1, 3])
+def test_rows_are_the_same_in_any_layout(options: dict[str, Any], groups: int, examples: int) -> None:
+    network = network_of(nn.Conv2d(4, 8, groups=groups, **options), IMAGES)
+    (layer,) = [other for other in layers_of(network) if other.name == "2"]
+    x = torch.randn(examples + 2, 4, 9, 8)[1:-1]  # within a larger tensor
+    channels_last = torch.randn(examples + 2, 4, 9, 8).to(memory_format=torch.channels_last)[1:-1].copy_(x)
+    plain, by_channels = layer.positions(x, examples), layer.positions(channels_last, examples)
+    assert by_channels._has_channels_last and not plain._has_channels_last
+    chosen = torch.randperm(plain.count)[: plain.count // 2]
+    assert torch.equal(plain.rows(chosen, groups), by_channels.rows(chosen, groups))
 
 
 def test_rows_of_flattened_examples_are_those_of_each() -> None:

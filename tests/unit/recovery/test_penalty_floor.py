@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import secateur as sc
 from expected_warnings import untrained_networks
-from secateur.recovery.penalty_floor import RESOLUTION, penalty_floor
+from secateur.recovery.penalty_floor import RESOLUTION, _medians, penalty_floor
 from secateur.recovery.regression_moments import FeatureSums, RegressionMoments
 from secateur.recovery.ridge import RIDGES, RidgeFactor, systems_of
 
@@ -167,3 +167,17 @@ def test_a_repaired_network_works_with_activations_of_8_bits(repair: str | list[
         outputs = small[2](in_8_bits(small[:2](others)))  # type: ignore[index,operator]
         plain, rounded = ((result - model(others)).square().mean() for result in (small(others), outputs))
     assert rounded < 1.5 * plain
+
+
+def test_medians_are_the_lower_ones_of_what_is_a_number() -> None:
+    """As of the sorted numbers, of which half are at most as large."""
+    torch.manual_seed(0)
+    values = torch.rand(2, 7, 40, dtype=torch.float64)
+    values[torch.rand_like(values) < 0.4] = torch.nan
+    values[1, :, 3] = torch.nan
+    medians = _medians(values)
+    for group in range(2):
+        for column in range(40):
+            numbers = sorted(values[group, :, column][~values[group, :, column].isnan()].tolist())
+            expected = numbers[(len(numbers) - 1) // 2] if numbers else float("inf")
+            assert float(medians[group, 0, column]) == expected
