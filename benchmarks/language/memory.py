@@ -125,7 +125,7 @@ def random_llama(size: tuple[int, ...], dtype: str) -> nn.Module:
 
 def load_folder(folder: str) -> nn.Module:
     """Return the model of a folder, as the command line loads it."""
-    from secateur.cli.imports import model_from  # noqa: PLC0415 (it imports typer)
+    from secateur.cli.named_models import model_from  # noqa: PLC0415 (it imports typer)
 
     return model_from(f"hf:{folder}", None, None)
 

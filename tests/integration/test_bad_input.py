@@ -37,7 +37,7 @@ DATA: dict[str, tuple[Any, str]] = {
     "a generator that is used up": ((x for x in ()), "gave no batches"),
     "an empty batch": ([(X[:0], Y[:0])], "batch 0 is empty"),
     "a second empty batch": ([(X, Y), (X[:0], Y[:0])], "batch 1 is empty"),
-    "not iterable": (7, "data is a int; give an iterable"),
+    "not iterable": (7, "data is an int; give an iterable"),
     "a Trainer": (SimpleNamespace(get_train_dataloader=list), r"such as its get_train_dataloader\(\)"),
     "a Lightning DataModule": (SimpleNamespace(train_dataloader=list), r"such as its train_dataloader\(\)"),
     "no tensors": ([("a", "b")], "holds no tensors"),

@@ -5,12 +5,14 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from secateur.cli.config_file import options_from
+from secateur.cli.finished_work import print_output
 from secateur.cli.output import CommandOutput
 from secateur.errors import SecateurError
 
@@ -52,7 +54,8 @@ COMMON = {"config": (Config, None), "quiet": (Quiet, False), "json": (Json, Fals
 def with_common_options(command: Command) -> Callable[..., None]:
     """Return a command with the common options, which prints its output as they say.
 
-    An argument `progress` of the command is no option: it is False with `--quiet`.
+    An argument `progress` of the command is no option: it is False with `--quiet`. With `--json`, what the user's own
+    code prints goes to standard error.
     """
     signature = inspect.signature(command)
     parameters = [entry for entry in signature.parameters.values() if entry.name != "progress"]
@@ -60,14 +63,14 @@ def with_common_options(command: Command) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*, config: Path | None, quiet: bool, json: bool, **options: Any) -> None:
         settings = {"progress": not quiet} if "progress" in signature.parameters else {}
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(sys.stderr) if json else nullcontext():
             if quiet:
                 warnings.simplefilter("ignore")
             output = command(**options, **settings)
         if json:
-            print(output.to_json())
+            print_output(output.to_json())
         elif not quiet:
-            print(output.text)
+            print_output(output.text)
 
     common = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)

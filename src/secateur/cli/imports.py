@@ -1,4 +1,4 @@
-"""Import the models and data that a command line names."""
+"""Objects of Python code and data that a command line names."""
 
 import importlib
 import importlib.util
@@ -12,21 +12,20 @@ from typing import Any
 
 from torch import nn
 
-from secateur.cli.checkpoints import read_checkpoint, state_dict_for
-from secateur.cli.model_sources import library_model
-from secateur.errors import NameMatchError, OptionError, StorageError
-from secateur.files import check_regular, read_program
-from secateur.graph.wrappers import unwrapped
-from secateur.options.argument_checks import check_model
+from secateur.cli.source_advice import FORM, advice_on_data_source
+from secateur.errors import NameMatchError, OptionError
+from secateur.options import described
 from secateur.utils.failure_text import failure_text
 
-FORM = "package.module:name or file.py:name"
 
-
-def imported_object(source: str) -> Any:
+def imported_object(source: str, advice: Callable[[str], str] | None = None) -> Any:
     """Import the object that `package.module:name` or `file.py:name` names.
 
     Modules of the current folder are found too, and those beside the file.
+
+    Args:
+        source: the text.
+        advice: what to give in place of a text of another form, in words.
 
     Raises:
         NameMatchError: the module or the name does not exist.
@@ -34,7 +33,7 @@ def imported_object(source: str) -> Any:
     """
     module_name, _, attribute_path = source.rpartition(":")
     if not module_name or not attribute_path:
-        raise NameMatchError(f"{source!r} is not of the form {FORM}")
+        raise NameMatchError(f"{source!r} is not of the form {FORM}{f'; {advice(source)}' if advice else ''}")
     try:
         target: Any = _module_of(module_name)
     except (ModuleNotFoundError, FileNotFoundError, AttributeError) as failure:
@@ -89,7 +88,7 @@ def metric_from(source: str | None) -> Callable[..., Any] | None:
     """
     metric = None if source is None else imported_object(source)
     if metric is not None and not callable(metric):
-        raise NameMatchError(f"{source!r} is a {type(metric).__name__}, not a callable of outputs and targets")
+        raise NameMatchError(f"{source!r} is {described(metric)}, not a callable of outputs and targets")
     return metric
 
 
@@ -124,7 +123,7 @@ def batches_from(source: str | None) -> Any:
     """
     if source is None:
         raise NameMatchError("--data is missing; give package.module:callable that returns batches, one is enough")
-    target = imported_object(source)
+    target = imported_object(source, advice_on_data_source)
     data = called(source, target) if callable(target) else target
     if isinstance(data, nn.Module):
         raise OptionError(f"{source!r} is a model, and no data; were --model and --data swapped?")
@@ -133,68 +132,3 @@ def batches_from(source: str | None) -> Any:
             f"{source!r} gave {data!r}, which is no data; return batches of inputs, with or without targets"
         )
     return data
-
-
-def model_from(source: str | None, weights: Path | None, program: Path | None, device: str = "cpu") -> nn.Module:
-    """Return a model from code, from a library, or from an exported program, on a device.
-
-    Args:
-        source: what `--model` gives: `package.module:name`, `file.py:name`, `hf:FOLDER`, `timm:NAME` or
-            `torchvision:NAME`; a name may be a function, a class or a model.
-        weights: a file of weights.
-        program: an exported program in place of a model.
-        device: the device.
-
-    Raises:
-        SecateurError: neither or both are given, there is no such model or device, or a file can't be read or does not
-            fit the model.
-    """
-    if (source is None) == (program is None):
-        raise NameMatchError(f"give either --model {FORM} or --program model.pt2")
-    if program is not None:
-        print(
-            f"secateur: {program} is code, which runs when it is read; give only a file that you trust", file=sys.stderr
-        )
-        return _placed(read_program(program), device)
-    model = _model_of(str(source), weights is not None)
-    if weights is not None:
-        _load_weights(model, weights)
-    return _placed(model.eval(), device)
-
-
-def _model_of(source: str, has_weights: bool) -> nn.Module:
-    model = library_model(source, has_weights)
-    if model is None:
-        target = imported_object(source)
-        if not callable(target):
-            raise NameMatchError(f"{source!r} is a {type(target).__name__}, not a callable that returns a model")
-        model = target if isinstance(target, nn.Module) else called(source, target)
-    model = unwrapped(model) if isinstance(model, nn.Module) else model
-    check_model(f"--model {source}", model)
-    assert isinstance(model, nn.Module)
-    return model
-
-
-def _placed(model: nn.Module, device: str) -> nn.Module:
-    """Move a model to a device.
-
-    Raises:
-        OptionError: there is no such device.
-    """
-    try:
-        return model.to(device)
-    except (RuntimeError, AssertionError, NotImplementedError) as failure:
-        reason = str(failure).strip().splitlines()[0]
-        raise OptionError(f"--device {device} can't be used: {reason}; give cpu, cuda, cuda:1 or mps") from failure
-
-
-def _load_weights(model: nn.Module, path: Path) -> None:
-    check_regular(path)
-    try:
-        checkpoint = read_checkpoint(path)
-    except Exception as failure:  # torch raises many types on a damaged archive
-        raise StorageError(f"{path} can't be read: {failure_text(failure)}") from failure
-    try:
-        model.load_state_dict(state_dict_for(model, checkpoint))
-    except (RuntimeError, TypeError, AttributeError) as failure:
-        raise StorageError(f"{path} does not fit {type(model).__name__}: {failure}") from failure

@@ -7,6 +7,7 @@ import typer
 
 import secateur as sc
 from secateur.cli.app import register_command
+from secateur.cli.finished_work import save_in
 from secateur.cli.options import (
     Ablation,
     AllocationOption,
@@ -55,7 +56,8 @@ def inspect_command(
     device: Device = "cpu",
 ) -> CommandOutput:
     """Show the groups of a model, their costs, the frozen layers with reasons, and the budgets within reach."""
-    from secateur.cli.imports import batches_from, model_from
+    from secateur.cli.imports import batches_from
+    from secateur.cli.named_models import model_from
     from secateur.files import text_writer, write_file
     from secateur.report.network_page import network_page
 
@@ -103,7 +105,8 @@ def score_command(
     progress: bool = True,
 ) -> CommandOutput:
     """Score every unit and write scores.safetensors; under torchrun the processes share the work."""
-    from secateur.cli.imports import batches_from, model_from
+    from secateur.cli.imports import batches_from
+    from secateur.cli.named_models import model_from
     from secateur.utils.distributed import process_rank
     from secateur.utils.process_groups import shared_processes
 
@@ -117,7 +120,7 @@ def score_command(
         )  # fmt: skip
         if process_rank() > 0:
             return CommandOutput("", {})
-        scores.save(out / "scores.safetensors")
+        save_in(out, lambda folder: scores.save(folder / "scores.safetensors"))
     text = f"{scores}\n\nwritten to {out / 'scores.safetensors'}"
     return CommandOutput(text, {**scores.to_dict(), "file": out / "scores.safetensors"})
 
@@ -148,7 +151,8 @@ def compare_command(
     progress: bool = True,
 ) -> CommandOutput:
     """Compare criteria: rank, cut and repair by each, and evaluate on examples that no criterion was given."""
-    from secateur.cli.imports import batches_from, metric_from, model_from
+    from secateur.cli.imports import batches_from, metric_from
+    from secateur.cli.named_models import model_from
     from secateur.comparison.compare import DEFAULT
 
     comparison = sc.compare(
@@ -158,7 +162,7 @@ def compare_command(
         allocation=allocation, repair=parse_repair(repair), only=only, skip=skip, kinds=kinds or None,
         new_biases=new_biases, layout=layout, seed=seed, checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
-    comparison.save(out)
+    save_in(out, comparison.save)
     text = f"{comparison}\n\nwritten to {out}: comparison.html and .json"
     return CommandOutput(text, {**comparison.to_dict(), "folder": out})
 

@@ -9,6 +9,7 @@ import typer
 
 import secateur as sc
 from secateur.cli.app import register_command
+from secateur.cli.finished_work import save_in
 from secateur.cli.options import (
     Ablation,
     AllocationOption,
@@ -114,7 +115,8 @@ def prune_command(
     progress: bool = True,
 ) -> CommandOutput:
     """Prune a model, print the comparison, and write the small model and the report; torchrun shares the work."""
-    from secateur.cli.imports import batches_from, metric_from, model_from
+    from secateur.cli.imports import batches_from, metric_from
+    from secateur.cli.named_models import model_from
     from secateur.deployment.export import check_export_path
     from secateur.utils.distributed import process_rank
     from secateur.utils.process_groups import shared_processes
@@ -150,14 +152,14 @@ def report_command(
 
 def with_pretrained(output: CommandOutput, result: "Result", folder: Path) -> CommandOutput:
     """Save a model for its library, and return the output of a command with the folder."""
-    result.save_pretrained(folder)
+    save_in(folder, result.save_pretrained)
     line = f"{folder}: for from_pretrained of the transformers library"
     return CommandOutput(f"{output.text}\n{line}", {**output.record, "pretrained": folder})
 
 
 def saved_output(result: "Result", out: Path, onnx: Path | None) -> CommandOutput:
     """Save a result, export its model if that was requested, and return the report."""
-    result.save(out)
+    save_in(out, result.save)
     files = "recipe.json, weights.safetensors, scores.safetensors, report.html, .json and .txt"
     lines = [str(result.report), "", f"written to {out}: {files}"]
     exported = None if onnx is None else result.export(onnx)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secateur.cli.app import register_command
+from secateur.cli.finished_work import save_in
 from secateur.cli.options import (
     Data,
     Device,
@@ -55,7 +56,8 @@ def spp_command(
     progress: bool = True,
 ) -> CommandOutput:
     """Prune columns of convolutions with probabilities while the network is trained (SPP)."""
-    from secateur.cli.imports import batches_from, model_from
+    from secateur.cli.imports import batches_from
+    from secateur.cli.named_models import model_from
     from secateur.sparsity.spp.train import spp
 
     result = spp(
@@ -98,7 +100,8 @@ def pivot_command(
     progress: bool = True,
 ) -> CommandOutput:
     """Reorder units so that most of the weight is in few dense blocks, and prune the others."""
-    from secateur.cli.imports import batches_from, model_from
+    from secateur.cli.imports import batches_from
+    from secateur.cli.named_models import model_from
     from secateur.sparsity.pivoting.pivot import pivot
 
     result = pivot(
@@ -136,7 +139,8 @@ def lean_command(
     progress: bool = True,
 ) -> CommandOutput:
     """Keep the kernels on the longest chains of operators, and cut the channels that become constant (LEAN)."""
-    from secateur.cli.imports import batches_from, model_from
+    from secateur.cli.imports import batches_from
+    from secateur.cli.named_models import model_from
     from secateur.sparsity.lean import lean
 
     result = lean(
@@ -196,7 +200,8 @@ def unify_command(
     progress: bool = True,
 ) -> CommandOutput:
     """Train blocks of one absolute value or of zero (ADMM), and write a file of the compressed size."""
-    from secateur.cli.imports import batches_from, model_from
+    from secateur.cli.imports import batches_from
+    from secateur.cli.named_models import model_from
     from secateur.sparsity.unification.train import unify
 
     result = unify(
@@ -211,7 +216,7 @@ def unify_command(
 
 def sparse_output(result: "SparseResult", out: Path) -> CommandOutput:
     """Save a result, and return its report."""
-    result.save(out)
+    save_in(out, result.save)
     names = ", ".join(sorted(path.name for path in out.iterdir()))
     text = (
         f"{result.report}\n\nwritten to {out}: {names}\n"

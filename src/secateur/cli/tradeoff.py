@@ -6,6 +6,7 @@ import typer
 
 import secateur as sc
 from secateur.cli.app import register_command
+from secateur.cli.finished_work import save_in
 from secateur.cli.options import (
     Ablation,
     AllocationOption,
@@ -70,7 +71,8 @@ def tradeoff_command(
     progress: bool = True,
 ) -> CommandOutput:
     """Prune to several budgets from one scoring, and show what is lost against what is saved."""
-    from secateur.cli.imports import batches_from, metric_from, model_from
+    from secateur.cli.imports import batches_from, metric_from
+    from secateur.cli.named_models import model_from
 
     bounds = parse_bounds(pick or [])
     curve = sc.tradeoff(
@@ -80,13 +82,13 @@ def tradeoff_command(
         repair=parse_repair(repair), only=only, skip=skip, kinds=kinds or None, new_biases=new_biases,
         layout=layout, seed=seed, checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
-    curve.save(out)
+    save_in(out, curve.save)
     lines = [str(curve), "", f"written to {out}: tradeoff.html, .json and .txt"]
     record = {"folder": out, "measure": curve.measure, "examples": curve.examples, "points": curve.to_dict()}
     if not bounds:
         return CommandOutput("\n".join(lines), record)
     picked, folder = curve.pick(**bounds), out / "model"
-    picked.save(folder)
+    save_in(folder, picked.save)
     lines.append(f"the picked network is written to {folder}")
     output = CommandOutput("\n".join(lines), {**record, "model": folder})
     return output if layout is None else with_pretrained(output, picked, folder / PRETRAINED)

@@ -60,7 +60,8 @@ def train_command(
     progress: bool = True,
 ) -> CommandOutput:
     """Prune units, a few at a time, while the network is trained, and write the small model and the report."""
-    from secateur.cli.imports import batches_from, model_from
+    from secateur.cli.imports import batches_from
+    from secateur.cli.named_models import model_from
     from secateur.deployment.export import check_export_path
     from secateur.training.prune_while_training import prune_while_training
 

@@ -47,7 +47,7 @@ def as_batch(item: Any, dtype: torch.dtype | None = None) -> Batch:
         return _with_target(*_inputs(item[0], dtype), item[1] if len(item) == 2 else None, dtype)
     if isinstance(item, list | tuple) and not is_array(item):
         raise DataError(
-            f"a batch is a {type(item).__name__} of {len(item)} items; give (inputs, target), where several inputs are "
+            f"a batch is {described(item)} of {len(item)} items; give (inputs, target), where several inputs are "
             "one tuple or dict, such as ((a, b), target), or inputs alone"
         )
     args, kwargs = _inputs(item, dtype)
@@ -110,7 +110,7 @@ def _batch_items(data: Any, batch_size: int, dtype: torch.dtype | None) -> list[
         DataError: the data are not iterable.
     """
     if isinstance(data, Mapping) and any(is_table(split) for split in data.values()):
-        raise DataError(f"data is a {type(data).__name__} of {', '.join(map(str, data))}; give one of these")
+        raise DataError(f"data is {described(data)} of {', '.join(map(str, data))}; give one of these")
     if isinstance(data, Mapping) and _are_columns(data):
         data = [dict(zip(data, row, strict=True)) for row in zip(*data.values(), strict=True)]
         return list(batches_of_rows(data, batch_size, dtype))

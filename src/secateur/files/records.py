@@ -11,6 +11,7 @@ import msgspec
 from secateur.errors import StorageError
 from secateur.files.regular import read_bytes
 from secateur.files.staging import Writer, bytes_writer
+from secateur.options import described
 
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -71,7 +72,7 @@ def encoded(record: Record) -> bytes:
     try:
         msgspec.convert(fields, type(record))
     except msgspec.ValidationError as failure:
-        raise StorageError(f"a {type(record).__name__} can't be written: {failure}") from failure
+        raise StorageError(f"{described(record)} can't be written: {failure}") from failure
     first = ("format", "secateur", "torch", "model")
     names = [*(name for name in first if name in fields), *(name for name in fields if name not in first)]
     fields = {name: fields[name] for name in names if name != "checksum"}

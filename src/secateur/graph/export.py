@@ -37,6 +37,7 @@ from secateur.graph.remembered_state import attributes_forgotten, remembered_att
 from secateur.graph.shape_kernels import shapes_at_once
 from secateur.graph.torch_logs import torch_logs_silenced
 from secateur.graph.wrappers import uncompiled
+from secateur.options import described
 from secateur.utils.default_device import on_callers_device
 from secateur.utils.process_lock import exclusive
 
@@ -83,7 +84,7 @@ OUTPUTS = "let forward return tensors: one, or several in tuples, lists, dicts o
 def _output_text(model: nn.Module, batch: Batch) -> str:
     """Describe what a model returns."""
     output = on_callers_device(model)(*batch.args, **batch.kwargs)
-    return "None" if output is None else f"a {type(output).__name__} without a tensor that depends on its inputs"
+    return "None" if output is None else f"{described(output)} without a tensor that depends on its inputs"
 
 
 def _exported_program(model: nn.Module, batch: Batch, axes: Axes) -> Program:

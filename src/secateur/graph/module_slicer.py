@@ -22,6 +22,7 @@ from secateur.graph.module_program import (
 )
 from secateur.graph.operators import arguments
 from secateur.graph.recorded_calls import RecordedCall, Recording, UnsupportedCodeError
+from secateur.options import described
 
 MOST_ENTRIES = 256
 SIZE = "aten.sym_size.int"
@@ -129,7 +130,7 @@ class ModuleSlicer:
             )
         if isinstance(value, dict):
             return {key: self._filled(nested) for key, nested in value.items()}
-        raise UnsupportedCodeError(f"an operator takes a {type(value).__name__}")
+        raise UnsupportedCodeError(f"an operator takes {described(value)}")
 
     def _reference(self, node: Node) -> Any:
         reference = self.available.get(node.name)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
@@ -94,13 +95,17 @@ UNSUPPORTED = (
         "is on the meta device: its parameters have no values. Call model.to_empty(device='cpu') and load a checkpoint",
     ),
     UnsupportedKind(
+        lambda module: any(isinstance(tensor, FakeTensor) for tensor in _direct_tensors(module)),
+        "has fake tensors: its parameters have shapes and no values. Make the model outside of FakeTensorMode",
+    ),
+    UnsupportedKind(
         _is_quantized,
         "is quantized: its weights are packed integers, which can't be cut. Prune the floating-point model, and "
         "quantize the small one",
     ),
     UnsupportedKind(
         _is_fake_quantized,
-        "is an observer of quantization-aware training: its scales belong to the dense weights. Prune before "
+        "is an observer of quantization: its scales belong to the dense weights. Prune before "
         "torch.ao.quantization.prepare or prepare_qat, and prepare the small model",
     ),
     UnsupportedKind(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from inspect import getattr_static
 from os import PathLike
 from typing import Any, get_type_hints
 
@@ -67,10 +68,11 @@ def check_model(name: str, model: object) -> None:
     """
     if not isinstance(model, nn.Module):
         raise OptionError(f"{name} is {described(model)}, not a torch.nn.Module; {_advice_on_model(model)}")
-    has_forward = type(model).forward is not nn.Module.forward or "forward" in vars(model)
+    # Statically: on the class of a TorchScript module, `forward` is a descriptor that only modules can read.
+    has_forward = getattr_static(type(model), "forward") is not nn.Module.forward or "forward" in vars(model)
     if not has_forward and type(model).__call__ is nn.Module.__call__:
         raise OptionError(
-            f"{name} is a {type(model).__name__} without a `forward`; give one of its modules at a time, or a module "
+            f"{name} is {described(model)} without a `forward`; give one of its modules at a time, or a module "
             "whose forward calls them"
         )
     for path, tensor in (*model.named_parameters(), *model.named_buffers()):

@@ -151,6 +151,11 @@ FOREIGN_OPTIONS: tuple[ForeignOption, ...] = (
         "names the steps after the cut, of which 'tune' trains",
         "['refit', 'adapt', 'tune']", argument="refit,adapt,tune",
     ),
+    ForeignOption(
+        "", "optimizer optimizers",
+        "the model is left as it is, and its optimizer, too: make another one from result.model.parameters(), or cut "
+        "by secateur.cut(model, plan, optimizer=optimizer), which keeps the optimizer's state", beside="repair",
+    ),
     ForeignOption("", "copy in_place inplace", "the model is left as it is, and result.model is a smaller copy"),
     ForeignOption("", "cuda device gpu", "everything is computed where the model is: give model.to(device)"),
     ForeignOption(

@@ -121,4 +121,14 @@ def described(value: object) -> str:
     """Return the kind of a value, in words."""
     if value is None:
         return "None"
-    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+    return f"the class {value.__name__}" if isinstance(value, type) else with_article(type(value).__name__)
+
+
+def with_article(noun: str) -> str:
+    """Return a noun with the indefinite article that its first letter asks for.
+
+    Examples:
+        >>> with_article("int"), with_article("Tensor")
+        ('an int', 'a Tensor')
+    """
+    return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"

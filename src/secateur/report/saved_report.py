@@ -18,6 +18,7 @@ from secateur.report.text import report_text
 from secateur.surgery.prepared_load import check_companion
 
 REPORT = "report.json"
+FOLDER_ADVICE = "give a folder that `secateur prune` or `Result.save` wrote"
 
 
 def saved_report(folder: Path, as_json: bool) -> str:
@@ -26,13 +27,13 @@ def saved_report(folder: Path, as_json: bool) -> str:
     Raises:
         StorageError: the folder has no report, it is damaged, or it belongs to another result.
     """
+    if not folder.is_dir():
+        raise StorageError(f"{folder} {'is a file' if folder.exists() else 'does not exist'}; {FOLDER_ADVICE}")
     with reading(folder) as path_of:
         try:
             record = read_record(path_of(REPORT), (SavedReport, SavedReport2, SavedReport1))
         except StorageError as failure:
-            raise StorageError(
-                f"{folder} holds no report that can be read: {failure}; give a folder that prune wrote"
-            ) from failure
+            raise StorageError(f"{folder} holds no report that can be read: {failure}; {FOLDER_ADVICE}") from failure
         content = read_bytes(path_of(REPORT))
         if isinstance(record, SavedReport2):
             check_companion(folder, path_of, REPORT)

@@ -26,6 +26,7 @@ from secateur.graph.module_program import (
     Value,
     is_reference,
 )
+from secateur.options import described
 
 
 class ProgramModule(nn.Module):
@@ -124,7 +125,7 @@ def _bind(module: nn.Module, name: str, expected: Any, argument: Any, values: di
     """Bind the tensors and sizes among the arguments to their names; all other values must be as recorded."""
     if isinstance(expected, Value):
         if not isinstance(argument, Tensor | int | torch.SymInt) or isinstance(argument, bool):
-            _refuse(module, f"{name} is a {type(argument).__name__}")
+            _refuse(module, f"{name} is {described(argument)}")
         values[expected.name] = argument
     elif isinstance(expected, tuple | list):
         if not isinstance(argument, tuple | list) or len(argument) != len(expected):

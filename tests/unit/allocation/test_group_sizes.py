@@ -58,7 +58,7 @@ def test_units_are_named_by_indices(plan: sc.Plan, units: object) -> None:
 @pytest.mark.parametrize(
     ("kept", "message"),
     [
-        (3, "sizes is a int; give a dict from names of groups to sizes"),
+        (3, "sizes is an int; give a dict from names of groups to sizes"),
         ({"hiden": 3}, "no group is named 'hiden'; the nearest are hidden"),
         ({"hidden": 11}, "hidden can't keep 11 of its 10 units: it has 10; the nearest sizes are 9, 10"),
         ({"hidden": 0}, "hidden can't keep 0 of its 10 units: it keeps 1 at least; the nearest sizes are 1, 2"),

@@ -107,7 +107,7 @@ def test_the_files_of_the_page_run(shop: Path) -> None:
     [
         ('modle = "shop.py:make"', "`secateur prune` has no option 'modle'; did you mean 'model'?"),
         ("keep = {macs = [0.5, {}]}", "keep holds a dict; give numbers, texts"),
-        ("as-program = 1", "as-program is a int; give true or false"),
+        ("as-program = 1", "as-program is an int; give true or false"),
         ("keep = {macs = 0.5", "is no TOML"),
         ("config = 'other.toml'", "has no option 'config'"),
     ],
@@ -238,7 +238,7 @@ MISTAKES = {
     "a state dict": (("prune", "--model", "shop.py:weights", *MODEL[2:], *QUICK, *KEEP), "a state_dict holds weights"),
     "a model whose code fails": (("prune", "--model", "shop.py:broken", *MODEL[2:], *QUICK, *KEEP), "no_such"),
     "model and data swapped": (
-        ("prune", "--model", "shop.py:data", "--data", "shop.py:make", *QUICK, *KEEP), "not a torch.nn.Module"
+        ("prune", "--model", "shop.py:data", "--data", "shop.py:make", *QUICK, *KEEP), "were --model and --data swapped"
     ),
     "a model for data": (("prune", *MODEL[:2], "--data", "shop.py:make", *QUICK, *KEEP), "is a model, and no data"),
     "a file that is missing": (("prune", "--model", "nowhere.py:make", *MODEL[2:], *QUICK, *KEEP), "no file nowhere"),

@@ -9,7 +9,7 @@ import torch
 from support.transformers_models import tiny_transformer
 
 import secateur as sc
-from secateur.cli.imports import model_from
+from secateur.cli.named_models import model_from
 
 
 def mapped_file(address: int) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import secateur as sc
 
@@ -42,6 +43,17 @@ def scripted() -> nn.Module:
         return nn.Sequential(nn.Identity(), torch.jit.script(body()))
 
 
+def traced() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.trace(body(), X)
+
+
+def faked() -> nn.Module:
+    with FakeTensorMode():
+        return body()
+
+
 def on_meta(offloaded: bool) -> nn.Module:
     model = body()
     model[3] = nn.Linear(8 * 36, 5, device="meta")
@@ -52,7 +64,9 @@ def on_meta(offloaded: bool) -> nn.Module:
 
 UNSUPPORTED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "lazy": (lazy, r"0 \(LazyConv2d\) is a lazy module that has seen no data.*Run the model on one batch first"),
-    "TorchScript": (scripted, r"1 \(RecursiveScriptModule\) is TorchScript.*Give the Python module"),
+    "TorchScript within a model": (scripted, r"1 \(RecursiveScriptModule\) is TorchScript.*Give the Python module"),
+    "traced": (traced, r"TopLevelTracedModule is TorchScript.*Give the Python module"),
+    "fake tensors": (faked, r"0 \(Conv2d\) has fake tensors.*outside of FakeTensorMode"),
     "quantized": (dynamically_quantized, r"3 \(Linear\) is quantized.*Prune the floating-point model"),
     "quantization-aware": (quantization_aware, r"0\.\w+ \(\w+\) is an observer.*Prune before"),
     "meta": (lambda: on_meta(False), r"3 \(Linear\) is on the meta device.*to_empty"),

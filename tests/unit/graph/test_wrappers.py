@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import secateur as sc
 from expected_warnings import untrained_networks
-from secateur.cli.imports import model_from
+from secateur.cli.named_models import model_from
 
 X = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
 

@@ -35,6 +35,7 @@ CALLS: dict[str, tuple[dict[str, Any], str]] = {
     "training": ({"epochs": 3}, "repair=\\['refit', 'adapt', 'tune'\\]"),
     "capital letters": ({"Pruning_Ratio": 0.5}, "keep={'macs': 0.5}"),
     "a device": ({"device": "cuda"}, "model.to\\(device\\)"),
+    "an optimizer": ({"optimizer": None}, "make another one from result.model.parameters()"),
     "no budget": ({"keep": 0.25}, "such as {'macs': 0.25}"),
     "a percentage alone": ({"keep": "50%"}, "such as {'macs': '50%'}"),
     "flops": ({"keep": {"flops": 0.5}}, "did you mean 'macs'"),
