@@ -61,19 +61,26 @@ class _BlockPrices:
     is_time_up: Callable[[], bool]
 
     def measure(self, removed: Sequence[str], others: Sequence[str]) -> dict[str, float]:
-        """Return the price of each other block, where some are removed already."""
+        """Return the price of each other block, where some are removed already.
+
+        What is lost by those does not count: it would make blocks that save more seem cheaper.
+        """
         fraction = self.remaining(self._kept_without(removed))
+        before = self._loss_without(removed) if removed and not self.is_time_up() else 0.0
 
         def price_of(path: str) -> float | None:
             if self.is_time_up():
                 return None
-            kept = self._kept_without([*removed, path])
-            layers = {layer.node: layer for other in (*removed, path) for layer in self._layers_behind(other)}
-            loss = self.simulator.divergence(kept, list(layers.values()))
-            return loss / max(fraction - self.remaining(kept), 1e-12)
+            paths = [*removed, path]
+            saved = fraction - self.remaining(self._kept_without(paths))
+            return (self._loss_without(paths) - before) / max(saved, 1e-12)
 
         prices = map_tasks("losses without each block", others, price_of)
         return {path: price for path, price in zip(others, prices, strict=True) if price is not None}
+
+    def _loss_without(self, paths: Sequence[str]) -> float:
+        layers = {layer.node: layer for path in paths for layer in self._layers_behind(path)}
+        return self.simulator.divergence(self._kept_without(paths), list(layers.values()))
 
     def _kept_without(self, paths: Sequence[str]) -> dict[str, torch.Tensor]:
         indices = [index for index, path in enumerate(self.group.block_paths) if path not in paths]

@@ -12,7 +12,8 @@ from secateur.options import is_real
 from secateur.options.foreign import foreign_option
 from secateur.options.foreign_names import FOREIGN_UNITS, REMOVED_FRACTIONS, familiar_name
 
-COUNTED = ("params", "macs", "bytes", "units")
+UNIT_COUNT = "units"
+COUNTED = ("params", "macs", "bytes", UNIT_COUNT)
 LATENCY, SPEEDUP, MILLISECONDS = "latency", "speedup", "ms"
 TIMES = (LATENCY, SPEEDUP, MILLISECONDS, *PHASES)
 UNITS = (*COUNTED, *TIMES)

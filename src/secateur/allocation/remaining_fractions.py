@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from secateur.allocation.budget import COUNTED, LATENCY, MILLISECONDS, SPEEDUP, TIMES, timed_phase
+from secateur.allocation.budget import COUNTED, LATENCY, MILLISECONDS, SPEEDUP, TIMES, UNIT_COUNT, timed_phase
 from secateur.coupling.cost import Cost
 from secateur.coupling.network import Kept, Network
 from secateur.coupling.plan import Budget
+from secateur.coupling.residual_blocks import blocks_of, groups_inside, removed_blocks
 from secateur.errors import BudgetError
 from secateur.evaluation.latency_table import LatencyTable
 
@@ -58,10 +59,23 @@ def fractions(
     """
     if LATENCY in units and latency is None:
         raise BudgetError(NEEDS_TIMES)
-    removed = sum(network[name].size - len(indices) for name, indices in kept.items())
+    removed = removed_units(network, kept) if UNIT_COUNT in units else 0
     time = 1.0 if latency is None or LATENCY not in units else latency.fraction(network.mask(kept))
     remaining = {**counted_fractions(network, cost, removed), LATENCY: time}
     return {unit: remaining[unit] for unit in units}
+
+
+def removed_units(network: Network, kept: Kept) -> int:
+    """Return how many units are removed, those inside of removed blocks among them.
+
+    Args:
+        network: the network.
+        kept: the units that are kept, by group.
+    """
+    gone = groups_inside(network, removed_blocks(network, network.mask(kept))) if blocks_of(network) else []
+    names = {group.name for group in gone}
+    others = (network[name].size - len(indices) for name, indices in kept.items() if name not in names)
+    return sum(others) + sum(group.size for group in gone)
 
 
 def counted_fractions(network: Network, cost: Cost, removed: int) -> dict[str, float]:

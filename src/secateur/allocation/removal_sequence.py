@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secateur.allocation.exchange import exchange_units
 from secateur.allocation.quantities import quantity_text
-from secateur.allocation.remaining_fractions import counted_fractions, fractions
+from secateur.allocation.remaining_fractions import counted_fractions, fractions, removed_units
 from secateur.allocation.strategies import OrderContext
 from secateur.allocation.unmet_budgets import UnmetBudgetError
 from secateur.coupling.network import Kept
@@ -134,11 +134,15 @@ class RemovalSequence:
         counts = [int(sizes[index]) for sizes, index in self._sizes_at(indices)]
         network = self.context.network
         removed = sum(group.size for group in self.context.groups) - sum(counts)
-        removed += sum(network[name].size - len(units) for name, units in self.context.base.items())
+        removed += self._removed_beside
         counted = counted_fractions(network, self._costs.cost(np.array(counts)), removed)
         if not _meets_budget({unit: value for unit, value in counted.items() if unit in budget}, budget):
             return False
         return _meets_budget(self._fractions_of(self._kept_of(counts), list(budget)), budget)
+
+    @cached_property
+    def _removed_beside(self) -> int:
+        return removed_units(self.context.network, self.context.base)
 
     @cached_property
     def _costs(self) -> PrefixCost:

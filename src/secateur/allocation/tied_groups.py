@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from secateur.allocation.budget import UNIT_COUNT
 from secateur.allocation.strategies import LOSSES
 from secateur.coupling.config_layout import TiedGroups
 from secateur.coupling.network import Group, Kept, Network
@@ -15,7 +16,7 @@ from secateur.coupling.regroup import renumber_units
 from secateur.errors import OptionError
 from secateur.importance.scores import GroupScores, Scores
 
-RESIDUAL, UNITS = "residual", "units"
+RESIDUAL = "residual"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +42,8 @@ class TiedNetwork:
 
     def budget(self, keep: Budget) -> Budget:
         """Return a budget with a number of the source's units as a fraction of them: the planned network has others."""
-        is_number = keep.get(UNITS, 0.0) > 1
-        return {**keep, UNITS: min(keep[UNITS] / self.source.units, 1.0)} if is_number else keep
+        is_number = keep.get(UNIT_COUNT, 0.0) > 1
+        return {**keep, UNIT_COUNT: min(keep[UNIT_COUNT] / self.source.units, 1.0)} if is_number else keep
 
     def separate(self, plan: Plan) -> Plan:
         """Return a plan for the groups of the source."""

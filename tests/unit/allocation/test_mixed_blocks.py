@@ -131,6 +131,28 @@ def test_the_weak_block_goes_first() -> None:
     assert "layers.2" not in order_of_blocks(simulator, lambda kept: 1.0, names - {"layers.2.conv1"}, lambda: True)
 
 
+def test_what_earlier_blocks_lose_makes_no_other_block_cheaper() -> None:
+    """The first block goes first. Of the others, the last saves twice as much, for ten times the loss."""
+    network = sc.trace(residual(), images(2), kinds=MIXED)
+    group = blocks_of(network)
+    assert group is not None
+    saved, losses = (1000.0, 1.0, 1.0, 2.0), (10.0, 0.3, 0.1, 1.0)
+
+    def total_without(kept: Any, values: tuple[float, ...]) -> float:
+        return sum(value for index, value in enumerate(values) if index not in kept["blocks"])
+
+    class AddedLosses:
+        def __init__(self) -> None:
+            self.network, self.layers = network, list[Any]()
+
+        def divergence(self, kept: Any, layers: list[Any]) -> float:
+            return total_without(kept, losses)
+
+    simulator: Any = AddedLosses()
+    order = order_of_blocks(simulator, lambda kept: 2000 - total_without(kept, saved), set(network.by_name))
+    assert order == tuple(group.block_paths[number] for number in (0, 2, 1, 3))
+
+
 def test_a_block_that_is_no_block() -> None:
     network = sc.trace(residual(), images(2), kinds=MIXED)
     with pytest.raises(sc.SecateurError, match=r"dropped names no block .*did you mean 'layers.1'"):
@@ -255,3 +277,27 @@ def test_sizes_fill_kernels_without_some_blocks_where_they_do_not_with_all(
     candidate = search._plan(Allocation(("loss",)))
     assert targets == tried
     assert candidate.plan == candidate.allocation.target == tried[-1]
+
+
+class LinearBlock(nn.Module):
+    """Two linear layers beside a skip."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 10), nn.Linear(10, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        change: Tensor = self.last(torch.relu(self.first(x)))
+        return x + change
+
+
+def test_units_inside_of_dropped_blocks_count_as_removed() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), *(LinearBlock() for _ in range(3)), nn.Linear(6, 2))
+    network = sc.trace(model, torch.randn(2, 4), kinds=["blocks", "neurons", "residual"])  # 6 + 3 * 10 + 3 units
+    scores = sc.score(network, by="l2")
+    plan = sc.plan(network, scores, {"units": 0.7}, dropped="2")
+    kept = sum(len(units) for units in plan.kept.values())
+    assert "2.first" not in plan.kept
+    assert kept == int(0.7 * 39)
+    filled = sc.plan(network, scores, {"units": 27}, dropped="2", round_to=2)
+    assert sum(len(units) for units in filled.kept.values()) <= 27
