@@ -1,5 +1,6 @@
 """Times of the modules of a network, and the reasons why a cut network is less fast than it is small."""
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from torch import nn
 
 from secateur.coupling.plan import Plan
 from secateur.data.batch import Batch
+from secateur.evaluation.timing import SECONDS
 from secateur.graph.contexts import preserved
 from secateur.graph.model_calls import cache_disabled
 from secateur.utils.default_device import on_callers_device
@@ -42,6 +44,8 @@ class LayerTime:
 def layer_times(dense: nn.Module, small: nn.Module, batch: Batch, writes: bool = True) -> tuple[LayerTime, ...]:
     """Measure the time of each innermost module, and under "" that of operators outside of these; in their order.
 
+    Each network runs once before, and then five times, or for 2 seconds; networks that take longer run once.
+
     Args:
         dense: the dense network; its hooks and state are as before afterwards.
         small: the smaller network; the same.
@@ -57,18 +61,25 @@ def _torch_times(model: nn.Module, batch: Batch, writes: bool) -> dict[str, floa
     keywords = {**batch.kwargs, **cache_disabled(model, batch)}
     times: defaultdict[str, list[float]] = defaultdict(list)
     clock, forward = runtime_clock(), on_callers_device(model)
-    with preserved(model, writes), _module_times(model, clock) as current:
+
+    def measure() -> None:
+        current.clear()
+        start = clock()
         forward(*batch.args, **keywords)
-        times.clear()
-        for _ in range(ROUNDS):
-            current.clear()
-            start = clock()
-            forward(*batch.args, **keywords)
-            synchronize_accelerator()
-            total = (clock() - start) * 1e3
-            for name, ms in current.items():
-                times[name].append(ms)
-            times[""].append(max(total - sum(current.values()), 0.0))
+        synchronize_accelerator()
+        total = (clock() - start) * 1e3
+        for name, ms in current.items():
+            times[name].append(ms)
+        times[""].append(max(total - sum(current.values()), 0.0))
+
+    with preserved(model, writes), _module_times(model, clock) as current:
+        begin = time.perf_counter()
+        measure()
+        if time.perf_counter() - begin < SECONDS:
+            begin = time.perf_counter()
+            times.clear()
+        while len(times[""]) < ROUNDS and (not times[""] or time.perf_counter() - begin < SECONDS):
+            measure()
     return {name: float(np.min(module_times)) for name, module_times in times.items()}
 
 

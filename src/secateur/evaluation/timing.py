@@ -74,6 +74,8 @@ class Stopwatch:
 def interleaved_times(calls: Sequence[Callable[[], Any]], rounds: int = ROUNDS) -> list[list[float]]:
     """Measure the milliseconds of each call, in turn, after one run of each.
 
+    The first run of each counts where all of them take more than 2 seconds: what is slow at first is little then.
+
     Args:
         calls: the calls.
         rounds: how often each runs; less often, but at least 3 times, where that takes more than 2 seconds.
@@ -81,18 +83,21 @@ def interleaved_times(calls: Sequence[Callable[[], Any]], rounds: int = ROUNDS) 
     Returns:
         The milliseconds of each run of each call.
     """
-    for call in calls:
+    clock = runtime_clock()
+
+    def milliseconds(call: Callable[[], Any]) -> float:
+        before = clock()
         call()
-    synchronize_accelerator()
-    times: list[list[float]] = [[] for _ in calls]
-    start, clock = time.perf_counter(), runtime_clock()
-    while len(times[0]) < rounds and (len(times[0]) < FEWEST_ROUNDS or time.perf_counter() - start < SECONDS):
-        for call, call_times in zip(calls, times, strict=True):
-            before = clock()
-            call()
-            synchronize_accelerator()
-            call_times.append((clock() - before) * 1e3)
-    return times
+        synchronize_accelerator()
+        return (clock() - before) * 1e3
+
+    start = time.perf_counter()
+    measured = [[milliseconds(call) for call in calls]]
+    if time.perf_counter() - start < SECONDS:
+        start, measured = time.perf_counter(), []
+    while len(measured) < rounds and (len(measured) < FEWEST_ROUNDS or time.perf_counter() - start < SECONDS):
+        measured.append([milliseconds(call) for call in calls])
+    return [list(of_call) for of_call in zip(*measured, strict=True)]
 
 
 def call_seconds(call: Callable[[], Any]) -> float:

@@ -4,18 +4,15 @@ Each output of a compared layer is an equation, at each row. A problem of few eq
 that say nothing of other examples.
 """
 
-import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from secateur.coupling.network import Network
 from secateur.data.batch import Batch
 from secateur.graph.program import Program
-from secateur.graph.value_bytes import recorded_examples, recorded_length
-from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.adapt_memory import kept_weights
+from secateur.recovery.layer_positions import counted_examples, positions_per_example
 from secateur.recovery.reconstruction_layers import ReconstructionBlock, reconstruction_blocks
 
 FEWEST_EQUATIONS = 1.0
@@ -59,35 +56,5 @@ def equations_per_weight(block: ReconstructionBlock, mask: Tensor, examples: flo
     """
     weights = sum(kept_weights(layer, mask) for layer in dict.fromkeys((*block.makers, *block.consumers)))
     kept_outputs = {layer: int(mask[layer.outputs].sum()) for layer in block.consumers}
-    equations = sum(_positions(layer, program) * count for layer, count in kept_outputs.items() if count)
+    equations = sum(positions_per_example(layer, program) * count for layer, count in kept_outputs.items() if count)
     return examples * equations / max(weights, 1)
-
-
-def counted_examples(program: Program, microbatches: Sequence[Batch]) -> float:
-    """Return the number of examples, in those of the recorded size: one of twice the length counts twice.
-
-    Args:
-        program: the program.
-        microbatches: the examples.
-    """
-    shapes = {node: node.meta["val"].shape for node in program.inputs if getattr(node.meta.get("val"), "shape", ())}
-    varying = {node: shape for node, shape in shapes.items() if any(isinstance(size, torch.SymInt) for size in shape)}
-    recorded = {node: math.prod(map(recorded_length, shape)) for node, shape in (varying or shapes).items()}
-    if not recorded:
-        return float(sum(microbatch.size or 1 for microbatch in microbatches))
-    multiples = 0.0  # of the recorded inputs; one that all examples share does not grow with them
-    for microbatch in microbatches:
-        values = program.bind(microbatch)
-        multiples += max(values[node].numel() / max(entries, 1) for node, entries in recorded.items())
-    return multiples * recorded_examples(program)
-
-
-def _positions(layer: LinearLayer, program: Program) -> float:
-    """Return the rows of a layer for an example of the recorded size; infinity where their number is not recorded.
-
-    Rows of any axes count: positions may be folded into the first one, and examples may be along another.
-    """
-    lengths = layer.node.meta["val"].shape
-    if any(isinstance(length, torch.SymInt) and length.node.hint is None for length in lengths):
-        return math.inf
-    return math.prod(map(recorded_length, lengths)) / recorded_examples(program) / len(layer.outputs)

@@ -14,8 +14,9 @@ from secateur.evaluation.holdout import output_spread
 from secateur.graph.operators import arguments
 from secateur.graph.program import Program
 from secateur.graph.value_bytes import example_bytes
-from secateur.recovery.adapt_rows import counted_examples, has_enough_equations
+from secateur.recovery.adapt_rows import has_enough_equations
 from secateur.recovery.block_problem import BlockProblem
+from secateur.recovery.layer_positions import counted_examples
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.reconstruction_layers import ReconstructionBlock, reconstruction_blocks
 from secateur.recovery.reconstruction_terms import SharedTargets

@@ -33,7 +33,7 @@ from secateur.recovery.training_task import TrainingFunction, TrainingSchedule, 
 from secateur.recovery.tune import tune
 from secateur.surgery.cut import CutModel
 from secateur.utils.collected_warnings import warn
-from secateur.utils.distributed import broadcast_if_shared
+from secateur.utils.distributed import results_if_shared
 from secateur.utils.free_memory import return_free_memory
 from secateur.utils.progress import counted
 from secateur.utils.shared_tasks import map_shares
@@ -165,13 +165,16 @@ class RepairChain:
             return True
         if name != "adapt":
             return False
-        shortage = self.few_equations or broadcast_if_shared(self._adapt_shortage, "the memory for 'adapt'")
+        shortage = self.few_equations or self._adapt_shortage()
         if shortage:
             warn(shortage)
         return bool(shortage)
 
     def _adapt_shortage(self) -> str:
-        return adapt_shortage(self.plan.network, self.plan.network.mask(self.plan.kept))
+        """Return why a process has no memory for "adapt", the same text in all processes; else ""."""
+        mask = self.plan.network.mask(self.plan.kept)
+        find_shortage = partial(adapt_shortage, self.plan.network, mask)
+        return next(filter(None, results_if_shared(find_shortage, "the memory for 'adapt'")), "")
 
     def _key(self, number: int, name: str) -> str:
         """Return all that a repair depends on beside the plan and the run: what was kept before, and what follows."""

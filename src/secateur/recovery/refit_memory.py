@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from secateur.coupling.network import Network
 from secateur.data.batch import Batch
 from secateur.errors import BudgetError
-from secateur.graph.value_bytes import recorded_length
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.masking.row_products import FEATURES_PER_ROW
+from secateur.recovery.layer_positions import counted_examples, positions_per_example
 from secateur.recovery.pruned_layer import row_limit
 from secateur.utils.available_memory import available_bytes
 
@@ -29,9 +29,8 @@ def check_refit_memory(network: Network, microbatches: Sequence[Batch], availabl
     free = available_bytes(network.device) if available is None else available
     if free is None:
         return
-    examples = sum(microbatch.size or 1 for microbatch in microbatches)
-    layers = layers_of(network)
-    sizes = {layer: refit_bytes(layer, examples) for layer in layers}
+    layers, examples = layers_of(network), counted_examples(network.program, microbatches)
+    sizes = {layer: refit_bytes(layer, examples * positions_per_example(layer, network.program)) for layer in layers}
     widest = max(layers, key=lambda layer: sizes[layer], default=None)
     if widest is not None and sizes[widest] > free:
         raise BudgetError(
@@ -41,7 +40,7 @@ def check_refit_memory(network: Network, microbatches: Sequence[Batch], availabl
         )
 
 
-def refit_bytes(layer: LinearLayer, examples: int) -> int:
+def refit_bytes(layer: LinearLayer, rows: float) -> int:
     """Return about how many bytes the refit of a layer takes at most, beside the values that it reads.
 
     Where rows are few they are held. Elsewhere the products of features are held for the rows that are fitted, those
@@ -49,12 +48,10 @@ def refit_bytes(layer: LinearLayer, examples: int) -> int:
 
     Args:
         layer: the layer.
-        examples: the number of examples.
+        rows: the number of its rows, those of all examples.
     """
     features, outputs = layer.features_of_group + 1, len(layer.outputs) // layer.groups
-    result = layer.node.meta["val"]
-    positions = math.prod(map(recorded_length, result.shape[1:])) // len(layer.outputs)
-    rows = min(examples * max(positions, 1), row_limit(features))
+    rows = math.ceil(min(rows, row_limit(features)))
     weights = 6 * features * outputs
     if FEATURES_PER_ROW * rows <= features:
         return DOUBLE * layer.groups * (4 * rows * (features + rows) + weights)

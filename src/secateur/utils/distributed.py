@@ -173,6 +173,16 @@ def broadcast_if_shared(make: Callable[[], Produced], label: str) -> Produced:
     return broadcast_result(make, label) if is_shared() else make()
 
 
+def results_if_shared(make: Callable[[], Produced], label: str) -> list[Produced]:
+    """Compute a result in each process where processes share all work, and return those of all; else this one's."""
+    if not is_shared():
+        return [make()]
+    with failures_exchanged(label):
+        produced = make()
+    results: list[Produced] = exchange(label, produced)
+    return results
+
+
 @contextmanager
 def failures_exchanged(label: str) -> Iterator[None]:
     """Tell the other processes of an exception that is raised within, in place of the next result."""

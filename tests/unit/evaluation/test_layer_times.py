@@ -12,6 +12,7 @@ import secateur as sc
 from secateur.coupling.effective_macs import EffectiveMacs
 from secateur.data.conversion import as_batches
 from secateur.evaluation.layer_times import LayerTime, layer_times, speed_note
+from secateur.evaluation.timing import FEWEST_ROUNDS, ROUNDS, interleaved_times
 from secateur.utils.devices import page_faults
 
 
@@ -30,6 +31,15 @@ def test_every_innermost_module_has_a_time_and_keeps_its_hooks() -> None:
     assert all(entry.dense >= 0 and entry.pruned >= 0 for entry in times)
     assert before == [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
     assert model.training
+
+
+@pytest.mark.parametrize(("seconds", "runs"), [(0.0, 1), (1e9, 6)])
+def test_networks_that_take_long_run_once(monkeypatch: pytest.MonkeyPatch, seconds: float, runs: int) -> None:
+    monkeypatch.setattr("secateur.evaluation.layer_times.SECONDS", seconds)
+    model, calls = network(), list[int]()
+    model[0].register_forward_hook(lambda *_: calls.append(1))
+    times = layer_times(model, network(), as_batches(torch.randn(4, 8))[0])
+    assert len(calls) == runs and {entry.name for entry in times} == {"0", "1", "2.0", "2.1", "3", ""}
 
 
 def test_hooks_are_removed_where_a_run_fails() -> None:
@@ -75,3 +85,14 @@ def test_pages_that_a_run_takes_anew_are_counted() -> None:
 
     counted = page_faults(call)
     assert counted >= 16 or not hasattr(resource, "RUSAGE_THREAD")
+
+
+@pytest.mark.parametrize(("seconds", "runs"), [(0.0, FEWEST_ROUNDS), (1e9, 1 + ROUNDS)])
+def test_the_first_run_of_calls_that_take_long_counts(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, runs: int
+) -> None:
+    monkeypatch.setattr("secateur.evaluation.timing.SECONDS", seconds)
+    calls: list[str] = []
+    times = interleaved_times([lambda: calls.append("dense"), lambda: calls.append("small")])
+    assert calls == ["dense", "small"] * runs
+    assert [len(of_call) for of_call in times] == [min(runs, ROUNDS)] * 2

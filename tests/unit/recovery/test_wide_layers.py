@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import secateur as sc
 from expected_warnings import untrained_networks
 from live_bytes import LiveBytes
+from secateur.data.conversion import as_batches
 from secateur.errors import BudgetError
 from secateur.masking.linear_layers import layers_of
 from secateur.recovery import refit_memory, ridge
@@ -142,6 +143,34 @@ def test_too_little_memory_is_refused_before_anything_is_scored(monkeypatch: pyt
         sc.prune(model, x, keep={"params": 0.5}, by=no_scoring, progress=False)
     small = sc.prune(model, x, keep={"params": 0.5}, by="l2", repair="mean", progress=False).model
     assert small[0].out_features < 400
+
+
+class FoldedTokens(nn.Module):
+    """A layer whose rows are the tokens of all examples, along one axis or two."""
+
+    def __init__(self, folds: bool) -> None:
+        super().__init__()
+        self.up, self.down, self.folds = nn.Linear(4, 600), nn.Linear(600, 6), folds
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(0, 1) if self.folds else x
+        result: Tensor = self.down(self.up(rows).relu())
+        return result.view(*x.shape[:2], 6).mean(1)
+
+
+def test_rows_that_are_folded_into_the_batch_count_as_rows() -> None:
+    x, texts = torch.randn(8, 100, 4), []
+    for folds in (True, False):
+        with pytest.raises(BudgetError) as refused:
+            check_refit_memory(sc.trace(FoldedTokens(folds), x[:2]), as_batches(x), available=1)
+        texts.append(str(refused.value))
+    assert texts[0] == texts[1]
+    network = sc.trace(FoldedTokens(True), x[:2])
+    layer = next(layer for layer in layers_of(network) if layer.name == "down")
+    assert refit_bytes(layer, 800) > refit_bytes(layer, 8)
+    check_refit_memory(network, as_batches(x), available=refit_bytes(layer, 800))
+    with pytest.raises(BudgetError, match="the refit of down"):
+        check_refit_memory(network, as_batches(x), available=refit_bytes(layer, 800) - 1)
 
 
 def test_a_refit_holds_two_networks_beside_the_cut_one() -> None:
