@@ -47,11 +47,7 @@ def measured_curves(
             return None
         completed.append(runs[name])
         simulator.reach(first[name])
-        size, order, consumers = network[name].size, scores[name].values.argsort(stable=True), simulator.consumers(name)
-        return {
-            removed: simulator.divergence({name: order[removed:].sort().values}, consumers)
-            for removed in sorted({round(size * depth) for depth in DEPTHS} - {0, size})
-        }
+        return _divergences(simulator, name, scores[name].values)
 
     points = map_tasks("curves of the loss by group", names, points_of, [runs[name] for name in names])
     curves = {name: torch.zeros(network[name].size + 1, dtype=torch.float64) for name in scores if name not in first}
@@ -61,3 +57,12 @@ def measured_curves(
         if losses is not None
     }
     return curves if len(curves) == len(scores) else None
+
+
+def _divergences(simulator: PlanSimulator, name: str, values: Tensor) -> dict[int, float]:
+    """Measure the divergence at several numbers of removed units of a group, lowest scores first."""
+    size, order, consumers = len(values), values.argsort(stable=True), simulator.consumers(name)
+    return {
+        removed: simulator.divergence({name: order[removed:].sort().values}, consumers)
+        for removed in sorted({round(size * depth) for depth in DEPTHS} - {0, size})
+    }

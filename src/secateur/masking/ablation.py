@@ -18,16 +18,15 @@ from torch.fx import Node
 
 from secateur.coupling.consumers import Consumer
 from secateur.coupling.network import Network
-from secateur.coupling.rules.op_rule import MaskedOp
 from secateur.coupling.rules.registry import rule_of
 from secateur.data.batch import Batch
 from secateur.graph.draw_replay import replayed_left
-from secateur.graph.operators import arguments
-from secateur.graph.program import OpFn, OpOverride, Program
+from secateur.graph.program import OpOverride, Program
+from secateur.masking.ablated_operators import masked_operator, mean_override, zeroing_override
 from secateur.masking.computed_weights import by_coalition, is_shared_by_batch
 from secateur.masking.constants import constant_response, masked_grouped_product, sum_over_kernel
-from secateur.masking.operand_overrides import as_factor, chain_overrides, operand_override
-from secateur.masking.operands import operand, operand_node, recorded_operand
+from secateur.masking.operand_overrides import chain_overrides
+from secateur.masking.operands import operand_node
 from secateur.masking.recurrent import masked_recurrence
 
 Means = Mapping[str, Tensor]
@@ -96,11 +95,11 @@ class MeanAblation:
         if consumer.is_inner:
             return partial(masked_recurrence, program, consumer.node, consumer.argument, present)
         if rule.masked is not None:
-            return partial(_masked_operator, rule.masked, program, consumer, present)
+            return partial(masked_operator, rule.masked, program, consumer, present)
         mean = self.means.get(consumer_key(consumer)) if consumer.fold is not None else None
         if mean is not None and rule.layer in ("linear", "addmm") and len(present) > 1:
-            return _mean_override(program, consumer, present, mean)
-        return _zeroing_override(program, consumer, present, self.constant(program, consumer, present))
+            return mean_override(program, consumer, present, mean)
+        return zeroing_override(program, consumer, present, self.constant(program, consumer, present))
 
     def constant(self, program: Program, consumer: Consumer, present: Tensor) -> Tensor | None:
         """Return a consumer's response to the means of ablated units, or None. (coalitions, out) in float64
@@ -121,58 +120,6 @@ class MeanAblation:
         if consumer.fold.weight not in self._matrices:
             self._matrices[consumer.fold.weight] = sum_over_kernel(weight, consumer.fold)
         return masked_grouped_product(self._matrices[consumer.fold.weight], consumer.fold, absent)
-
-
-def _zeroing_override(program: Program, consumer: Consumer, present: Tensor, constant: Tensor | None) -> OpOverride:
-    """Return the override that zeroes absent units and adds the response to their means."""
-    axis = program.batch_axis(recorded_operand(consumer))
-    share = _presence_factors(consumer, present)
-    silent = operand_override(consumer, lambda x: x * as_factor(share.to(x), x, consumer.dim, axis))
-    if constant is None:
-        return silent
-
-    def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = silent(target, args, kwargs)
-        return result + as_factor(constant.to(result), result, consumer.dim, axis)
-
-    return handler
-
-
-def _mean_override(program: Program, consumer: Consumer, present: Tensor, mean: Tensor) -> OpOverride:
-    """Return the override that replaces absent units by their means; for linear layers, which pad nothing."""
-    axis = program.batch_axis(recorded_operand(consumer))
-    mean = mean.to(present.device)
-    absent = (1 - present.to(mean)) * mean
-
-    def filled(x: Tensor) -> Tensor:
-        factor, means = (as_factor(values.to(x), x, consumer.dim, axis) for values in (present, absent))
-        return torch.addcmul(means, x, factor)
-
-    return operand_override(consumer, filled)
-
-
-def _presence_factors(consumer: Consumer, present: Tensor) -> Tensor:
-    """Return the factor of each unit; attention that takes its scale from the width scales the kept units up."""
-    factor = present.double()
-    if rule_of(consumer.node).scaled_by_width and arguments(consumer.node).get("scale") is None:
-        return factor * (present.shape[1] / factor.sum(1, keepdim=True).clamp_min(1)).sqrt()
-    return factor
-
-
-def _masked_operator(
-    masked: MaskedOp,
-    program: Program,
-    consumer: Consumer,
-    present: Tensor,
-    target: OpFn,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    x = operand(consumer, args, kwargs)
-    names = [argument.name for argument in consumer.node.target._schema.arguments]  # type: ignore[union-attr]
-    by_name = {**arguments(consumer.node), **dict(zip(names, args, strict=False)), **kwargs}
-    factor = as_factor(present.to(x), x, consumer.dim, program.batch_axis(recorded_operand(consumer)))
-    return masked(factor, **by_name)
 
 
 def run_masked(

@@ -9,7 +9,8 @@ from secateur.graph.cursor import Values, bytes_of_tensors
 from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.pruned_layer import draw_positions, few_rows_of, results_at
-from secateur.recovery.targets import DenseRows, OutputContext
+from secateur.recovery.target_rows import DenseRows
+from secateur.recovery.targets import OutputContext
 
 
 class KnownDenseRows:

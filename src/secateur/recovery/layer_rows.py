@@ -12,6 +12,7 @@ from secateur.recovery.paired_run import PairedExecution, value_of
 from secateur.recovery.pruned_layer import PrunedLayer, results_at
 from secateur.recovery.regression_rows import RegressionRows
 from secateur.recovery.row_weights import RowWeights
+from secateur.recovery.target_rows import TargetInterval
 from secateur.recovery.targets import output_context
 
 
@@ -50,13 +51,17 @@ def regression_rows(
         goal = context.goal(values_at, dense, cut, within, dense_rows, has_interval)
         is_held = _held_rows(rows.shape[1], size, first_example, examples).to(x.device)
         first_example += size
-        present_output = rows @ matrix.transpose(1, 2)
-        lacking = pruned_layer.outputs_of(goal.wanted) - present_output
-        least, largest = (
-            lacking if end is goal.wanted else pruned_layer.outputs_of(end) - present_output
-            for end in (goal.least, goal.most)
-        )
+        lacking, least, largest = _lacking(pruned_layer, goal, rows @ matrix.transpose(1, 2))
         yield RegressionRows(rows, lacking, least, largest, is_held, weights.factors(dense_rows.value))
+
+
+def _lacking(pruned_layer: PrunedLayer, goal: TargetInterval, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what an output lacks to its target and to both ends of the interval, which may be the target."""
+    lacking = pruned_layer.outputs_of(goal.wanted) - output
+    least, largest = (
+        lacking if end is goal.wanted else pruned_layer.outputs_of(end) - output for end in (goal.least, goal.most)
+    )
+    return lacking, least, largest
 
 
 def _held_rows(count: int, size: int, first_example: int, examples: int) -> Tensor:

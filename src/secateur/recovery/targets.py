@@ -22,35 +22,10 @@ from secateur.graph.operators import arguments, operator_name
 from secateur.masking.batch_norms import norm_behind
 from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
+from secateur.recovery.target_rows import DenseRows, TargetInterval
 
 LEAST_SCALE = 1e-3
 State = Callable[[str], Tensor]
-
-
-@dataclass(frozen=True)
-class TargetInterval:
-    """The target of a layer's output: the dense output, or an interval where the nonlinearity clips.
-
-    Args:
-        wanted, least, most: at some places (rows, outputs).
-    """
-
-    wanted: Tensor
-    least: Tensor
-    most: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class DenseRows:
-    """The dense network's values at some places of a layer's result, each (rows, outputs).
-
-    Args:
-        output: the layer's output.
-        value: what the nonlinearity behind gets: the output behind its batch norm, in its sum.
-    """
-
-    output: Tensor
-    value: Tensor
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,8 @@ from torch.utils import _pytree as pytree
 from secateur.coupling.network import Kept, Network
 from secateur.data.batch import Batch, concat_batches
 from secateur.masking.ablation import MeanAblation, Means
-from secateur.surgery.trial_cut import TrialCutter, scaled_input
+from secateur.surgery.trial_cut import TrialCutter
+from secateur.surgery.trial_shares import scaled_input
 from secateur.surgery.verify import output_difference
 from secateur.utils.devices import comparable_arithmetic
 

@@ -11,7 +11,7 @@ from secateur.surgery.attribute_checks import check_attributes
 from secateur.surgery.lineage import CutStep
 from secateur.surgery.literal_checks import MOST_ENTRIES, are_equal_literals, check_literals
 from secateur.surgery.model_config import config_numbers, open_numbers
-from secateur.surgery.program_json import check_program
+from secateur.surgery.program_checks import check_program
 from secateur.surgery.recipe import Recipe
 
 OUTPUTS = ("out_features", "out_channels", "nf")

@@ -78,11 +78,11 @@ def _failing_in_training(
     trials: TrialCutter, network: Network, groups: Sequence[Group], shares: Kept
 ) -> dict[str, str]:
     """Return the groups without a share of which the model can't be run in training mode, with the reasons."""
-    place = trials.failure_in_training(network, {group.name: shares[group.name] for group in groups})
-    if place is None:
+    module_path = trials.failure_in_training(network, {group.name: shares[group.name] for group in groups})
+    if module_path is None:
         return {}
     if len(groups) == 1:
-        return {groups[0].name: f"{place} reads these units in training mode alone, and is not cut"}
+        return {groups[0].name: f"{module_path} reads these units in training mode alone, and is not cut"}
     half = len(groups) // 2
     return _failing_in_training(trials, network, groups[:half], shares) | _failing_in_training(
         trials, network, groups[half:], shares

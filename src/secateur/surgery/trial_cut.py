@@ -24,12 +24,12 @@ from secateur.surgery.program_modules import ProgramModule, input_values
 from secateur.surgery.recipe import make_recipe
 from secateur.surgery.stand_in_weights import stand_in_weights, with_stand_ins
 from secateur.surgery.trial_failures import Failure, difference_reason, failing_module
+from secateur.surgery.trial_shares import scaled_input
 from secateur.surgery.verify import output_difference
 from secateur.utils.devices import comparable_arithmetic
 from secateur.utils.failure_text import failure_text
 from secateur.utils.progress import advance
 
-STRONG = 8
 TrialFn = tuple[bool, tuple[tuple[str, tuple[int, ...]], ...]]
 
 
@@ -194,8 +194,3 @@ def _watch(path: str, shapes: dict[str, dict[str, tuple[int, ...]]]) -> Callable
         shapes[path] = {name: tuple(value.shape) for name, value in values.items() if isinstance(value, Tensor)}
 
     return watch
-
-
-def scaled_input(tensor: Tensor) -> Tensor:
-    """Return the example scaled so that clipped and saturated values show."""
-    return tensor * STRONG if tensor.is_floating_point() else tensor

@@ -11,6 +11,8 @@ from secateur.masking.ablation import consumer_key
 from secateur.surgery.stand_in_weights import is_silent
 
 MOST_MEANS = 64
+STRONG = 8  # the factor of the scaled example
+WIDE = 1024
 
 
 def draw_shares(network: Network, seed: int) -> dict[str, Tensor]:
@@ -53,4 +55,6 @@ def draw_means(network: Network) -> dict[str, Tensor]:
     return means
 
 
-WIDE = 1024
+def scaled_input(tensor: Tensor) -> Tensor:
+    """Return the example scaled so that clipped and saturated values show."""
+    return tensor * STRONG if tensor.is_floating_point() else tensor

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from secateur.coupling.module_slices import _calls_agree
 from secateur.errors import StorageError, SurgeryError
 from secateur.graph.module_program import ModuleProgram, ProgramStep, StateRef, Value
-from secateur.surgery.program_json import check_program
+from secateur.surgery.program_checks import check_program
 from secateur.surgery.program_modules import input_values
 
 ADD = "aten.add.Tensor"

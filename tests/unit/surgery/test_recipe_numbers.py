@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import secateur as sc
-from secateur.surgery import joint_trials, trial_cut
+from secateur.surgery import joint_trials, trial_cut, trial_shares
 from secateur.surgery.literal_checks import can_become
 from secateur.surgery.recipe_checks import MOST_ENTRIES
 
@@ -34,4 +34,4 @@ def test_one_draw_of_trial_cuts_runs_on_strong_inputs(monkeypatch: pytest.Monkey
         monkeypatch.setattr(module, "scaled_input", recorded)
     sc.trace(nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 3))
     assert strengths
-    assert set(strengths) == {trial_cut.STRONG}
+    assert set(strengths) == {trial_shares.STRONG}
