@@ -637,6 +637,7 @@ ZOO: dict[str, Specimen] = {
     ),
     "relative positions": Specimen(attention.RelativePositions, tokens(6), {"q": 4, "out": 7}, {"distance": "meets"}),
     "heads in front of the examples": Specimen(attention.HeadsOutside, tokens(6), {"qkv": 3, "out": 6}),
+    "width of the input": Specimen(attention.WidthOfInput, tokens(6), {"embed": 8, "qkv": 4, "out": 6}),
     "looked up": Specimen(attention.LookedUp, tokens(6), {"q": 3}),
     "lstm": Specimen(lambda: others.Recurrent(nn.LSTM), tokens(4), {"first": 7, "layers": 6}),
     "gru": Specimen(lambda: others.Recurrent(nn.GRU), tokens(4), {"first": 7, "layers": 6}),

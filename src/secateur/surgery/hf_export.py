@@ -5,7 +5,7 @@ import itertools
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,20 +58,30 @@ def save_pretrained(model: nn.Module, plan: Plan, folder: Path) -> None:
 
 
 def _candidates(config: Any, plan: Plan) -> Iterator[Any]:
-    """Yield the model's configuration, then those in which new sizes replace old ones, the simplest first."""
+    """Yield the model's configuration, then those in which new sizes replace old ones, most numbers at once first."""
     yield config
-    new = _new_sizes(plan)
-    numbers = [(name, value) for name, value in vars(config).items() if type(value) is int and value in new]
-    choices = [sorted({*new[value], value}) for _, value in numbers]
-    for values in sorted(itertools.product(*choices), key=lambda chosen: -sum(map(_differs, chosen, numbers))):
+    new_sizes = _new_sizes(plan)
+    numbers = [(name, value) for name, value in vars(config).items() if type(value) is int]
+    choices = [(name, sorted(new_sizes.get(value, set()) - {value})) for name, value in numbers]
+    for values in changes_of_numbers([(name, sizes) for name, sizes in choices if sizes]):
         changed = copy.deepcopy(config)
-        for (name, _), value in zip(numbers, values, strict=True):
+        for name, value in values.items():
             setattr(changed, name, value)
         yield changed
 
 
-def _differs(value: int, number: tuple[str, int]) -> bool:
-    return value != number[1]
+def changes_of_numbers(choices: Sequence[tuple[str, Sequence[int]]]) -> Iterator[dict[str, int]]:
+    """Yield all choices of new values for some of several numbers, those of most numbers first.
+
+    Examples:
+        >>> list(changes_of_numbers([("width", [4, 6]), ("heads", [2])]))
+        [{'width': 4, 'heads': 2}, {'width': 6, 'heads': 2}, {'width': 4}, {'width': 6}, {'heads': 2}]
+    """
+    for count in range(len(choices), 0, -1):
+        for changed in itertools.combinations(choices, count):
+            names = [name for name, _ in changed]
+            for values in itertools.product(*(sizes for _, sizes in changed)):
+                yield dict(zip(names, values, strict=True))
 
 
 def _new_sizes(plan: Plan) -> Mapping[int, set[int]]:

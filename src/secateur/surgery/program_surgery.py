@@ -10,6 +10,7 @@ from secateur.coupling.network import Network
 from secateur.graph.module_program import WHOLE, Literals, ModuleProgram
 from secateur.graph.operators import with_argument
 from secateur.graph.program import Program
+from secateur.surgery.diagnose import candidate_groups
 
 
 def as_module(program: Program) -> nn.Module:
@@ -32,12 +33,20 @@ def literals_of(network: Network, mask: Tensor) -> Literals:
 
 
 def module_programs_of(network: Network, mask: Tensor) -> dict[str, ModuleProgram]:
-    """Return the cut programs of the modules whose own code contains a number that changes, by path."""
-    literals = literals_of(network, mask) if network.module_programs else {}
+    """Return the cut programs of the modules that a cut concerns, by path.
+
+    A number in a module's own code may follow from the units of one group, and count those of another: where only one
+    of them is cut, the numbers in the program stay, but the code would compute others.
+    """
+    if not network.module_programs:
+        return {}
+    literals = literals_of(network, mask)
+    is_cut = {group.name: not bool(mask[group.span].all()) for group in network.groups}
     return {
         path: program.with_literals(literals)
         for path, program in network.module_programs.items()
-        if literals.keys() & program.operators.keys()
+        if any(is_cut[group.name] for group in candidate_groups(network, path))
+        or literals.keys() & program.operators.keys()
     }
 
 

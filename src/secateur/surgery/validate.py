@@ -59,8 +59,15 @@ def _validated(trials: TrialCutter, network: Network, seed: int) -> Network:
         if first is None:
             break
         network = freeze_groups(network, bisect_failures(trials, network, network.groups, draw_shares(network, seed)))
-    network = without_idle_programs(_with_larger_minimum(trials, network))
+    network = _with_needed_programs(trials, _with_larger_minimum(trials, network), seed)
     return with_fixed_lengths(trials, network, draw_shares(network, seed))
+
+
+def _with_needed_programs(trials: TrialCutter, network: Network, seed: int) -> Network:
+    """Return the network without programs whose numbers no plan changes, if the code of these modules follows cuts."""
+    lean = without_idle_programs(network)
+    is_same = lean.module_programs.keys() == network.module_programs.keys()
+    return lean if is_same or trials.run(lean, draw_shares(lean, seed), {}) is None else network
 
 
 def _all_trials(network: Network, seed: int) -> list[Trial]:
