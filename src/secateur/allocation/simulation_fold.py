@@ -15,8 +15,8 @@ from secateur.evaluation.comparison_temperature import comparison_temperature
 from secateur.evaluation.dense_outputs import MOST_ENTRIES
 from secateur.evaluation.divergence import output_scales
 from secateur.evaluation.holdout import output_spread, split_halves
-from secateur.evaluation.output_pairs import has_real_targets
 from secateur.evaluation.outputs import with_named_scores
+from secateur.evaluation.targets import has_real_targets
 from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.known_rows import KnownDenseRows

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from secateur.data.batch import Batch
+from secateur.evaluation.divergence import output_scales
+from secateur.evaluation.outputs import with_named_scores
+from secateur.evaluation.targets import has_real_targets
 from secateur.graph.contexts import preserved, run_seeded
 
 MOST_ENTRIES = 10_000_000  # of all outputs that are kept
@@ -25,6 +28,7 @@ class DenseOutputs:
     def __init__(self, model: nn.Module, writes: bool = True) -> None:
         self._model, self._writes, self._room = model, writes, MOST_ENTRIES
         self._known: dict[int, tuple[Batch, Any]] = {}  # by the batch's identity, which is kept for that
+        self._scales: dict[tuple[int, ...], tuple[Sequence[Batch], list[Tensor]]] = {}  # by those of several batches
 
     @contextmanager
     def ready_for(self, batches: Sequence[Batch]) -> Iterator[None]:
@@ -46,6 +50,16 @@ class DenseOutputs:
             self._room -= entries
             self._known[id(batch)] = batch, output
         return output
+
+    def scales_of(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """Return the mean squares of the outputs over batches, as `output_scales` does; they are kept."""
+        key = tuple(map(id, batches))
+        if key not in self._scales:
+            with self.ready_for(batches):
+                is_regression = bool(batches) and has_real_targets(batches[0], self.of(batches[0]))
+                outputs = (with_named_scores(self.of(batch), batch.has_token_scores) for batch in batches)
+                self._scales[key] = list(batches), output_scales(outputs, is_regression)
+        return self._scales[key][1]
 
 
 def entry_count(output: Any) -> int:

@@ -10,22 +10,12 @@ from secateur.coupling.cost import Cost
 from secateur.data.batch import Batch
 from secateur.evaluation.changes import Change
 from secateur.evaluation.dense_outputs import DenseOutputs
-from secateur.evaluation.divergence import output_scales
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.metrics import Metric, MetricMeter, MetricValues, metric_change
-from secateur.evaluation.output_pairs import OutputPair, has_real_targets
-from secateur.evaluation.outputs import with_named_scores
+from secateur.evaluation.output_pairs import OutputPair
 from secateur.evaluation.records import Latency, Metrics
 from secateur.graph.contexts import preserved, run_seeded
 from secateur.utils.progress import track
-
-
-def scales_of_outputs(dense: DenseOutputs, batches: Sequence[Batch]) -> list[Tensor]:
-    """Return the mean squares of the dense network's outputs over batches, as `output_scales` does."""
-    with dense.ready_for(batches):
-        is_regression = bool(batches) and has_real_targets(batches[0], dense.of(batches[0]))
-        outputs = (with_named_scores(dense.of(batch), batch.has_token_scores) for batch in batches)
-        return output_scales(outputs, is_regression)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +77,7 @@ def evaluate(
     meter = None if metric is None else MetricMeter(metric)
     rows, dense_outputs = [], DenseOutputs(dense, writes)
     with preserved(dense, writes), preserved(small, writes):
-        scales = scales_of_outputs(dense_outputs, batches)
+        scales = dense_outputs.scales_of(batches)
         for batch in track(batches, "examples in both networks"):
             pair = OutputPair(batch, dense_outputs.of(batch), run_seeded(small, batch), scales)
             rows.append(pair.measures(loss))
@@ -117,7 +107,7 @@ def output_divergences(
         temperature: by which class scores are divided.
         scales: the mean squares of the dense network's outputs; by default those over these batches.
     """
-    scales = scales_of_outputs(dense, batches) if scales is None else scales
+    scales = dense.scales_of(batches) if scales is None else scales
     with dense.ready_for(batches), preserved(small, writes):
         tracked = track(batches, "examples in both networks")
         pairs = (OutputPair(batch, dense.of(batch), run_seeded(small, batch), scales) for batch in tracked)

@@ -12,6 +12,7 @@ from secateur.evaluation.class_hits import class_hits, top_classes
 from secateur.evaluation.divergence import divergence, relative_errors
 from secateur.evaluation.losses import Loss, Reference, by_example, example_losses
 from secateur.evaluation.outputs import is_embedding, is_logits, main_output, with_named_scores
+from secateur.evaluation.targets import has_real_targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +87,3 @@ class OutputPair:
             for output in (self.dense, self.small)
         ]  # fmt: skip
         return torch.stack(rows)
-
-
-def has_real_targets(batch: Batch, dense: Any) -> bool:
-    """Return whether the targets of a batch are numbers like the outputs, which are then no class scores."""
-    is_real = isinstance(batch.target, Tensor) and batch.target.is_floating_point()
-    return is_real and batch.target.shape == main_output(dense).shape

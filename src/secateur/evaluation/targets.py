@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from secateur.data.batch import Batch
 from secateur.data.forms import ExampleList
 from secateur.data.next_tokens import IGNORED_LABEL
 from secateur.errors import TargetError
@@ -53,6 +54,12 @@ def check_target(output: Any, target: Any, examples: int | None = None) -> tuple
     classes_last = by_position and (is_logits(output) or target.shape != scores[:1] + scores[2:])
     _check_labels(torch.Size([scores[0], scores[2], scores[1]]) if classes_last else scores, target)
     return target, classes_last
+
+
+def has_real_targets(batch: Batch, dense: Any) -> bool:
+    """Return whether the targets of a batch are numbers like the outputs, which are then no class scores."""
+    is_real = isinstance(batch.target, Tensor) and batch.target.is_floating_point()
+    return is_real and batch.target.shape == main_output(dense).shape
 
 
 def _check_labels(scores: Sequence[int], target: Tensor) -> None:

@@ -14,7 +14,7 @@ from secateur.errors import MissingGradientError
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.comparison_temperature import comparison_temperature
 from secateur.evaluation.dense_outputs import DenseOutputs
-from secateur.evaluation.evaluate import output_divergences, scales_of_outputs
+from secateur.evaluation.evaluate import output_divergences
 from secateur.evaluation.holdout import improves, output_spread
 from secateur.evaluation.outputs import with_named_scores
 from secateur.files.state_memo import StateMemo, key_of
@@ -195,7 +195,7 @@ class RepairChain:
     def _divergences(self, candidate: nn.Module, microbatches: Sequence[Batch]) -> torch.Tensor:
         """Return the divergence of a network's outputs from the dense one's, (examples,)."""
         writes, dense = self.plan.network.program.writes, self.dense_outputs
-        scales = scales_of_outputs(dense, microbatches)  # of all of them, whichever a process compares
+        scales = dense.scales_of(microbatches)  # of all of them, whichever a process compares
 
         def divergences(share: Sequence[Batch]) -> list[torch.Tensor]:
             joined = output_divergences(dense, candidate, share, writes, self.temperature, scales).cpu()

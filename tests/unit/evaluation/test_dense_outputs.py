@@ -1,5 +1,6 @@
 """Outputs of the dense network that are kept: what is counted is what they hold."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -44,3 +45,14 @@ def test_kept_outputs_of_a_program_hold_no_more_than_is_counted() -> None:
     with torch.no_grad():
         outputs = dense_outputs(sc.trace(model, batch.args[0]), [batch], most=2 * 5 * 3)
     assert held_entries(outputs) == entry_count(outputs) == 2 * 5 * 3
+
+
+def test_scales_of_the_same_batches_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secateur.evaluation.dense_outputs.MOST_ENTRIES", 0)  # no output is kept
+    model, runs = nn.Linear(4, 1), list[int]()
+    model.register_forward_hook(lambda *_: runs.append(1))
+    batches = [Batch((x,), {}) for x in torch.randn(9, 4).split(3)]
+    dense = DenseOutputs(model)
+    first, again = dense.scales_of(batches), dense.scales_of(batches)
+    assert first == again
+    assert len(runs) == 4  # each batch, and the first one for the form of its outputs
