@@ -27,7 +27,7 @@ class Advice:
 
     Args:
         applies: whether a failure is of this kind, from its text and the frames that were running.
-        text: the advice.
+        text: the advice; {parts} stands for a part of the model by name.
     """
 
     applies: Callable[[str, Frames], bool]
@@ -59,7 +59,7 @@ ADVICE = (
     Advice(
         _depends_on_values,
         "Rewrite that line so that it does not depend on the values in tensors (torch.where or torch.cond in place of "
-        "if, no .item()), or give the part that can be exported",
+        "if, no .item()), or give the part that can be exported{parts}",
     ),
 )
 
@@ -68,9 +68,19 @@ def export_error(model: nn.Module, failure: BaseException) -> TraceError:
     """Build the error for a model that torch can't export."""
     frames = [frame for frame, _ in traceback.walk_tb(failure.__traceback__)]
     text = failure_text(failure)
-    advice = [entry.text for entry in ADVICE if entry.applies(text, frames)][:1]
+    advice = [entry.text.replace("{parts}", _parts_text(model)) for entry in ADVICE if entry.applies(text, frames)][:1]
     cause = f"torch.export could not export {type(model).__name__}: {_first_line(text)}"
     return TraceError("\n".join([cause, *_place(model, failure), *advice]))
+
+
+def _parts_text(model: nn.Module) -> str:
+    """Name the largest of a model's parts, and how it is put back; nothing where there is one part alone."""
+    sizes = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
+    names = [name for name, size in sizes.items() if size and not name.isdigit()]
+    if len(names) < 2:
+        return ""
+    name = max(names, key=sizes.__getitem__)
+    return f", such as model.{name}, with examples of its own inputs, and put it back: model.{name} = result.model"
 
 
 def _first_line(text: str) -> str:

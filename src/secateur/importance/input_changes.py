@@ -4,7 +4,7 @@ Each change is tried on the network, so that an error only advises what works.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -114,6 +114,28 @@ INPUT_CHANGES = (
     ),
 )
 
+RESULTS_BY_IMAGE = (
+    "the model returns a list with a dict of results for each image, as detectors do, and their number depends on what "
+    "the image shows; prune the part that computes the features, `result = sc.prune(model.backbone, images)` with "
+    "batches of stacked images, and put it back: `model.backbone = result.model`"
+)
+
+
+def has_results_by_image(output: Any) -> bool:
+    """Return whether an output is a list with a dict of results for each image, as that of a detector."""
+    return isinstance(output, (list, tuple)) and bool(output) and all(isinstance(entry, Mapping) for entry in output)
+
+
+def takes_list_of_images(run: Run, batch: Batch) -> bool:
+    """Return whether a network takes the images of a batch as a list, and is a detector."""
+    images = [*batch.tensors, *([batch.target] if isinstance(batch.target, Tensor) else [])]
+    if not images or any(image.dim() != IMAGE_DIMS for image in images):
+        return False
+    try:
+        return has_results_by_image(run(replace(batch.without_target(), args=(images,), kwargs={})))
+    except SecateurError:
+        return False
+
 
 def advice_on_inputs(run: Run, batch: Batch, examples: Batch, failure: Exception) -> str:
     """Return what is wrong with a batch that a network refuses, and what to give.
@@ -140,7 +162,7 @@ def advice_on_inputs(run: Run, batch: Batch, examples: Batch, failure: Exception
             before, after = input_shapes_text(refused), input_shapes_text(changed)
             shapes = f"inputs of {before} are refused, and {after} taken: " if before != after else ""
             return f"{shapes}{entry.fault}; {entry.remedy}"
-    return ""
+    return RESULTS_BY_IMAGE if takes_list_of_images(run, batch) else ""
 
 
 def unknown_names(run: Run, batch: Batch, failure: Exception) -> list[str]:

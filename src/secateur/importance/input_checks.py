@@ -11,7 +11,14 @@ from torch.utils import _pytree as pytree
 from secateur.data.batch import Batch
 from secateur.errors import DataError, SecateurError
 from secateur.evaluation.outputs import main_output
-from secateur.importance.input_changes import BATCH_AXIS, advice_on_inputs, input_shapes_text, is_unbatched
+from secateur.importance.input_changes import (
+    BATCH_AXIS,
+    RESULTS_BY_IMAGE,
+    advice_on_inputs,
+    has_results_by_image,
+    input_shapes_text,
+    is_unbatched,
+)
 
 Run = Callable[[Batch], Any]
 EXAMPLE_COUNT = 2
@@ -132,12 +139,14 @@ def _check_output(output: Any, examples: Batch, label: str, by_example: bool) ->
     """Check an output.
 
     Raises:
-        DataError: it holds no floating-point tensor, or NaN, or not one entry for each example.
+        DataError: it holds no floating-point tensor, NaN, not one entry for each example, or lists of a detector.
     """
     scores = main_output(output)
     shapes = ", ".join(str(tuple(tensor.shape)) for tensor in examples.tensors)
     if bool(scores.isnan().any()):
         raise DataError(f"{label}: the network's output of shape {tuple(scores.shape)} has NaN for inputs {shapes}")
+    if by_example and has_results_by_image(output):
+        raise DataError(f"{label}: {RESULTS_BY_IMAGE}")
     if by_example and examples.size is not None and scores.shape[:1] != (examples.size,):
         raise DataError(
             f"{label}: the network's output has shape {tuple(scores.shape)} for {examples.size} examples, inputs "
