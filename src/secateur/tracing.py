@@ -143,16 +143,21 @@ def within_selection(
 
 
 def kinds_for_budget(
-    keep: Mapping[str, float | str], kinds: str | Sequence[str] | None, is_program: bool
+    keep: Mapping[str, float | str], kinds: str | Sequence[str] | None, is_program: bool, is_convolutional: bool
 ) -> str | Sequence[str] | None:
-    """Return the kinds that the user gave; by default blocks beside the usual ones where the budget is in time.
+    """Return the kinds that the user gave; by default blocks beside the usual ones where they save time.
+
+    They do where the budget is in time, or in the MACs of a convolutional network: narrow convolutions take nearly as
+    long as those that fill a kernel, and a block that is removed takes none.
 
     Args:
         keep: the budget.
         kinds: as `trace` takes them.
         is_program: whether a program is cut.
+        is_convolutional: whether plans are simulated of a network whose layers are mostly convolutions.
     """
-    return (*USUAL, BLOCKS) if kinds is None and set(keep) & set(TIMES) and not is_program else kinds
+    has_blocks = set(keep) & set(TIMES) or ("macs" in keep and is_convolutional)
+    return (*USUAL, BLOCKS) if kinds is None and has_blocks and not is_program else kinds
 
 
 def _with_trials(model: nn.Module, network: Network, kinds: frozenset[str]) -> Network:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -17,13 +18,8 @@ REFITTED = 3
 Remaining = Callable[[Kept], float]
 
 
-def order_of_blocks(
-    simulator: PlanSimulator,
-    remaining: Remaining,
-    scored: Set[str],
-    is_time_up: Callable[[], bool] = lambda: False,
-) -> tuple[str, ...]:
-    """Return the paths of a network's blocks, those first that lose least for what they save.
+class BlockOrder:
+    """The order of a network's blocks, those first that lose least for what they save.
 
     Each is left out in turn, the layers behind it are solved for so that they correct the residual stream's error,
     and the output is compared with the dense network's. The divergence depends on the blocks that are left out already,
@@ -36,19 +32,39 @@ def order_of_blocks(
         scored: the names of the groups whose units may be removed.
         is_time_up: called before each block; those that were not measured come last.
     """
-    group = blocks_of(simulator.network)
-    if group is None:
-        return ()
-    prices = _BlockPrices(simulator, group, remaining, is_time_up)
-    order: list[str] = []
-    removable = [path for path in group.block_paths if _names_inside(simulator.network, path) <= scored]
-    share = -(-len(removable) // (ROUNDS + 1))
-    for number in range(ROUNDS):
-        others = [path for path in removable if path not in order]
-        price = prices.measure(order, others)
-        ranked = sorted(others, key=lambda path: price.get(path, float("inf")))
-        order += ranked if number == ROUNDS - 1 else _without_neighbours(ranked, group)[:share]
-    return tuple(order)
+
+    def __init__(
+        self,
+        simulator: PlanSimulator,
+        remaining: Remaining,
+        scored: Set[str],
+        is_time_up: Callable[[], bool] = lambda: False,
+    ) -> None:
+        group = blocks_of(simulator.network)
+        assert group is not None
+        self._group, self._prices = group, _BlockPrices(simulator, group, remaining, is_time_up)
+        self._removable = [path for path in group.block_paths if _names_inside(simulator.network, path) <= scored]
+
+    @cached_property
+    def by_single_price(self) -> list[str]:
+        """The paths of the blocks, in the order of what each loses where all others are there."""
+        return self._ranked(())
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """The paths of the blocks, measured again a few times where the first ones are left out."""
+        order: list[str] = []
+        share = -(-len(self._removable) // (ROUNDS + 1))
+        for number in range(ROUNDS):
+            ranked = self._ranked(order) if order else self.by_single_price
+            order += ranked if number == ROUNDS - 1 else _without_neighbours(ranked, self._group)[:share]
+        return tuple(order)
+
+    def _ranked(self, removed: Sequence[str]) -> list[str]:
+        """Return the other blocks in ascending order of their prices."""
+        others = [path for path in self._removable if path not in removed]
+        prices = self._prices.measure(removed, others)
+        return sorted(others, key=lambda path: prices.get(path, float("inf")))
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from itertools import islice
 
-from secateur.allocation.block_order import order_of_blocks
+from secateur.allocation.block_order import BlockOrder
 from secateur.allocation.block_trials import coarse_counts, exchanged_places, middle_counts
-from secateur.allocation.candidate_plans import Candidate
-from secateur.allocation.candidates import CURVES, MEASURED
+from secateur.allocation.candidate_plans import Candidate, is_clearly_nearer
+from secateur.allocation.candidates import CURVES, FEWEST_MEASURED, MEASURED
 from secateur.allocation.compared_examples import compared_examples
 from secateur.allocation.plan_sizes import Allocation
 from secateur.allocation.remaining_fractions import fractions
@@ -53,30 +53,55 @@ class _BlockSearch:
         refusal: BudgetError | None = None
         try:
             whole = self._search.best_of_allocations(self._keep)
+            if self._search.latency is None and self._is_time_up():
+                self._search.config.time.leave_out("plans without some blocks")
+                return whole
             self._by_dropped[()] = whole if whole.losses is not None else self._search.simulated(whole)
             allocation = whole.allocation
         except BudgetError as failure:
             refusal, allocation = failure, self._fallback_allocation()
-        self._search_counts(allocation)
+        if refusal is not None or self._search.latency is not None or self._gains_without_a_block(allocation):
+            self._search_blocks(allocation)
         if not self._by_dropped:
             assert refusal is not None
             raise refusal
-        self._try_other_allocations()
-        self._exchange_blocks()
         return self._with_note(self._best)
+
+    def _search_blocks(self, allocation: Allocation) -> None:
+        """Try numbers of blocks, then other allocations and other blocks for the best number."""
+        self._search_counts(allocation)
+        if self._by_dropped:
+            self._try_other_allocations()
+            self._exchange_blocks()
+
+    def _gains_without_a_block(self, allocation: Allocation) -> bool:
+        """Return whether the plan comes nearer to the dense network without the block that loses least by itself."""
+        first = tuple(self._order.by_single_price[:1])
+        self._try_dropped(first, allocation)
+        return first in self._by_dropped and self._nearest.allocation.dropped == first
+
+    @property
+    def _nearest(self) -> Candidate:
+        """The plan that comes nearest to the dense network."""
+        return min(self._by_dropped.values(), key=lambda candidate: candidate.loss)
 
     @property
     def _best(self) -> Candidate:
-        return min(self._by_dropped.values(), key=lambda candidate: candidate.loss)
+        """The nearest plan; where the budget is not in time, blocks are left out only if it is clearly nearer."""
+        nearest, whole = self._nearest, self._by_dropped.get(())
+        if whole is None or self._search.latency is not None or is_clearly_nearer(nearest, whole):
+            return nearest
+        return whole
 
-    def _block_order(self) -> tuple[str, ...]:
+    def _block_order(self) -> BlockOrder:
         search, network, units = self._search, self._search.simulator.network, list(self._keep)
 
         def remaining(kept: Kept) -> float:
             return sum(fractions(network, kept, network.cost(kept), units, search.latency).values())
 
-        time, quick = search.config.time, search.simulator.quick_held_out(compared_examples(network, MEASURED))
-        return order_of_blocks(quick, remaining, set(search.scores), lambda: time.is_spent(CURVES))
+        examples = compared_examples(network, FEWEST_MEASURED if search.latency is None else MEASURED)
+        time, quick = search.config.time, search.simulator.quick_held_out(examples)
+        return BlockOrder(quick, remaining, set(search.scores), lambda: time.is_spent(CURVES))
 
     def _fallback_allocation(self) -> Allocation:
         """Return the allocation to try where no plan with all blocks meets the budget: by the best curves."""
@@ -90,29 +115,29 @@ class _BlockSearch:
     def _search_counts(self, allocation: Allocation) -> None:
         """Try numbers of blocks until two in turn are worse than one before, then those beside the best one."""
         worse = 0
-        counts = coarse_counts(len(self._order))
+        counts = coarse_counts(len(self._order.paths))
         for number, count in enumerate(counts):
-            self._measure_ahead((self._order[:other] for other in counts[number:]), allocation)
-            self._try_dropped(self._order[:count], allocation)
-            is_worse = bool(self._by_dropped) and len(self._best.allocation.dropped) < count
+            self._measure_ahead((self._order.paths[:other] for other in counts[number:]), allocation)
+            self._try_dropped(self._order.paths[:count], allocation)
+            is_worse = bool(self._by_dropped) and len(self._nearest.allocation.dropped) < count
             worse = worse + 1 if is_worse else 0
             if worse == WORSE:
                 break
         for _ in range(REFINED if self._by_dropped else 0):
-            best_count = len(self._best.allocation.dropped)
+            best_count = len(self._nearest.allocation.dropped)
             middles = middle_counts(sorted(map(len, self._by_dropped)), best_count)
-            self._measure_ahead((self._order[:count] for count in middles), allocation)
+            self._measure_ahead((self._order.paths[:count] for count in middles), allocation)
             for count in middles:
-                self._try_dropped(self._order[:count], allocation)
+                self._try_dropped(self._order.paths[:count], allocation)
 
     def _try_other_allocations(self) -> None:
         """Try the other allocations with the blocks that the best plan leaves out."""
-        dropped = self._best.allocation.dropped
+        dropped = self._nearest.allocation.dropped
         if not dropped:  # all of them were compared
             return
-        counts = {self._best.counts}
+        counts = {self._nearest.counts}
         for allocation in self._search.allocations:
-            candidate = self._plan(allocation._replace(dropped=dropped, target=self._best.allocation.target))
+            candidate = self._plan(allocation._replace(dropped=dropped, target=self._nearest.allocation.target))
             if candidate is None or candidate.counts in counts or self._is_time_up():
                 continue
             counts.add(candidate.counts)
@@ -120,20 +145,20 @@ class _BlockSearch:
 
     def _exchange_blocks(self) -> None:
         """Exchange blocks near the end of the order, one for another, as long as the plan comes nearer."""
-        pairs = list(exchanged_places(len(self._best.allocation.dropped), len(self._order)))
+        pairs = list(exchanged_places(len(self._nearest.allocation.dropped), len(self._order.paths)))
         for number, pair in enumerate(pairs):
-            self._measure_ahead(filter(None, map(self._exchanged, pairs[number:])), self._best.allocation)
+            self._measure_ahead(filter(None, map(self._exchanged, pairs[number:])), self._nearest.allocation)
             dropped = self._exchanged(pair)
             if dropped is not None:
-                self._try_dropped(dropped, self._best.allocation)
+                self._try_dropped(dropped, self._nearest.allocation)
 
     def _exchanged(self, pair: tuple[int, int]) -> tuple[str, ...] | None:
         """Return the blocks of the best plan with one exchanged for another; None where that is not possible."""
-        (out, back), dropped = (self._order[index] for index in pair), self._best.allocation.dropped
+        (out, back), dropped = (self._order.paths[index] for index in pair), self._nearest.allocation.dropped
         if out in dropped or back not in dropped:
             return None
         others = {out, *dropped} - {back}
-        return tuple(path for path in self._order if path in others)
+        return tuple(path for path in self._order.paths if path in others)
 
     def _measure_ahead(self, choices: Iterable[tuple[str, ...]], allocation: Allocation) -> None:
         """Measure plans with these blocks left out that are tried next, where processes share the work."""

@@ -91,6 +91,16 @@ def _has_finite_mean(losses: Tensor) -> bool:
     return math.isfinite(float(losses.mean()))
 
 
+def is_clearly_nearer(candidate: Candidate, other: Candidate) -> bool:
+    """Return whether a plan's divergence is smaller by more than the standard error of the difference.
+
+    The difference is paired by example. Both plans were simulated.
+    """
+    assert candidate.losses is not None and other.losses is not None
+    gains = other.losses - candidate.losses
+    return float(gains.mean()) > standard_error(gains)
+
+
 def ranked_by_evidence(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return plans in ascending order of their divergences, but equal shares first unless another is clearly nearer.
 

@@ -76,6 +76,11 @@ class PruneConfig:
         return self.repair is not None and any(name == "refit" for name, _ in resolve_repairs(self.repair))
 
     @property
+    def is_simulated(self) -> bool:
+        """True if plans by several allocations are refitted and compared."""
+        return self.allocation == AUTO and self.refits
+
+    @property
     def multiple(self) -> int:
         """The number that all sizes are multiples of."""
         return self.round_to or 1

@@ -101,7 +101,8 @@ def prune(
         tuning: options of `repair`, such as `{"steps": 500}` for "tune".
         only: as `score` takes it. A block can be removed only if a module is named that it is, or lies in.
         skip: as `score` takes it. A block with a layer inside that is named is not removed.
-        kinds: as `trace` takes them; blocks are among them where the budget is in time.
+        kinds: as `trace` takes them. By default blocks are among them where the budget is in time, or in MACs where the
+            layers are mostly convolutions and plans are compared (`allocation="auto"`, a repair that refits).
         as_program: as `trace` takes it.
         new_biases: as `trace` takes it.
         layout: "config" for a model of the transformers library: cuts keep to what its configuration can say (one

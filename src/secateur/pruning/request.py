@@ -9,7 +9,7 @@ from torch import fx, nn
 
 from secateur.allocation.budget import check_metric_bound, quality_bound
 from secateur.allocation.config import PruneConfig
-from secateur.coupling.kinds import wanted_kinds
+from secateur.coupling.kinds import is_convolutional, wanted_kinds
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget
 from secateur.data.user_examples import UserExamples
@@ -40,8 +40,10 @@ class PruneRequest:
 
     @property
     def traced_kinds(self) -> str | Sequence[str] | None:
-        """The kinds of units; blocks are among them where the budget is in time."""
-        return kinds_for_budget(self.keep, self.kinds, self.as_program or isinstance(self.model, fx.GraphModule))
+        """The kinds of units; by default blocks are among them where they save time."""
+        is_program = self.as_program or isinstance(self.model, fx.GraphModule)
+        has_simulations = self.config.is_simulated and self.config.layout is None
+        return kinds_for_budget(self.keep, self.kinds, is_program, has_simulations and is_convolutional(self.model))
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from secateur.surgery.model_config import configure, number_layers
 from secateur.surgery.program_modules import run_as_program
 from secateur.surgery.program_surgery import apply_literals
 from secateur.surgery.recipe import Recipe
-from secateur.surgery.replacements import SkippedBlock, replace_class
+from secateur.surgery.replacements import replace_class, skipped_block
 from secateur.utils.mapped_tensors import TensorRoom
 
 
@@ -27,7 +27,7 @@ def apply_recipe(model: nn.Module, recipe: Recipe, room: TensorRoom | None = Non
     if recipe.folded:
         bake_in_place(model)
     for path in recipe.skipped:
-        model.set_submodule(path, SkippedBlock())
+        model.set_submodule(path, skipped_block(model, path))
     modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))  # looked up for each tensor
     for name, axes in recipe.slices.items():
         path, _, attribute = name.rpartition(".")

@@ -81,11 +81,24 @@ class CutMultiheadAttention(nn.MultiheadAttention):
 
 
 class SkippedBlock(nn.Module):
-    """The identity, in place of a block that was cut."""
+    """The identity, in place of a block that was cut and may be called with several inputs, or by their names."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the first input, in the form of the block's output."""
         return args[0] if args else next(iter(kwargs.values()))
+
+
+def skipped_block(model: nn.Module, path: str) -> nn.Module:
+    """Return what stands in place of a block: where a sequence calls it with one input, torch's own identity.
+
+    The cut model then is made of torch's modules and the user's.
+
+    Args:
+        model: the model.
+        path: the path of the block, which it still has.
+    """
+    parent = model.get_submodule(path.rpartition(".")[0])
+    return nn.Identity() if type(parent).forward is nn.Sequential.forward else SkippedBlock()
 
 
 REPLACEMENTS: Mapping[type[nn.Module], type[nn.Module]] = {nn.MultiheadAttention: CutMultiheadAttention}

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 import secateur as sc
 from expected_warnings import untrained_networks
-from secateur.allocation.block_order import order_of_blocks
+from secateur.allocation.block_order import BlockOrder
 from secateur.allocation.block_search import _BlockSearch
 from secateur.allocation.config import PruneConfig
 from secateur.allocation.latency_bounds import CLOSE
 from secateur.allocation.plan_sizes import Allocation
 from secateur.allocation.simulate import PlanSimulator
 from secateur.coupling.block_selection import with_selected_blocks
-from secateur.coupling.kinds import USUAL
+from secateur.coupling.kinds import USUAL, is_convolutional
 from secateur.coupling.prefix_cost import PrefixCost
 from secateur.coupling.residual_blocks import blocks_of, without_blocks
 from secateur.data.conversion import as_batches
@@ -26,7 +26,6 @@ from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.timing import Stopwatch
 from secateur.importance.context import network_microbatches
 from secateur.masking.ablation import MeanAblation
-from secateur.surgery.replacements import SkippedBlock
 from secateur.training.masks import Masks
 
 pytestmark = untrained_networks
@@ -124,11 +123,11 @@ def test_the_weak_block_goes_first() -> None:
     network = sc.trace(model, x[:2], kinds=MIXED)
     simulator = PlanSimulator(Calibration(network, network_microbatches(network, as_batches(x))))
     names = set(network.by_name)
-    order = order_of_blocks(simulator, lambda kept: network.cost(kept).macs / network.cost().macs, names)
+    order = BlockOrder(simulator, lambda kept: network.cost(kept).macs / network.cost().macs, names).paths
     assert order[0] == "layers.1"
     assert sorted(order) == ["layers.0", "layers.1", "layers.2", "layers.3"]
-    assert set(order_of_blocks(simulator, lambda kept: 1.0, names, lambda: True)) == set(order)
-    assert "layers.2" not in order_of_blocks(simulator, lambda kept: 1.0, names - {"layers.2.conv1"}, lambda: True)
+    assert set(BlockOrder(simulator, lambda kept: 1.0, names, lambda: True).paths) == set(order)
+    assert "layers.2" not in BlockOrder(simulator, lambda kept: 1.0, names - {"layers.2.conv1"}, lambda: True).paths
 
 
 def test_what_earlier_blocks_lose_makes_no_other_block_cheaper() -> None:
@@ -173,6 +172,41 @@ def test_prune_mixes_blocks_and_channels(monkeypatch: pytest.MonkeyPatch) -> Non
     result = sc.prune(model, x, {"latency": 0.6}, progress=False, repair=None)
     assert blocks_of(result.plan.network) is not None
     assert parameters_left(result.model) <= 0.6 * CLOSE
+
+
+@pytest.mark.parametrize(
+    ("keep", "options", "has_blocks"),
+    [
+        ({"macs": 0.5}, {}, True),
+        ({"params": 0.5}, {}, False),
+        ({"macs": 0.5}, {"allocation": "uniform"}, False),
+        ({"macs": 0.5}, {"repair": None}, False),
+        ({"macs": 0.5}, {"kinds": "channels"}, False),
+        ({"macs": 0.5}, {"as_program": True}, False),
+    ],
+)
+def test_blocks_are_tried_where_plans_are_compared_for_macs(
+    keep: dict[str, float], options: dict[str, Any], has_blocks: bool
+) -> None:
+    result = sc.prune(residual(), images(64), keep, progress=False, **options)
+    assert (blocks_of(result.plan.network) is not None) is has_blocks
+    assert any("divergence by how many" in note for note in result.plan.notes) is has_blocks
+
+
+def test_a_network_of_linear_layers_keeps_its_blocks() -> None:
+    block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True)
+    assert is_convolutional(residual())
+    assert not is_convolutional(
+        nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.TransformerEncoder(block, 2, enable_nested_tensor=False))
+    )
+
+
+def test_blocks_that_do_nothing_are_left_out_for_macs() -> None:
+    model, x = residual(1, 0, 0, 1), images(64)
+    result = sc.prune(model, x, {"macs": 0.5}, progress=False)
+    kept = result.model.layers
+    assert [type(block) for block in kept] == [Block, nn.Identity, nn.Identity, Block]
+    assert not any(type(module).__module__.startswith("secateur") for module in result.model.modules())
 
 
 def test_a_block_that_is_gone_in_training_is_zero_as_a_whole() -> None:
@@ -240,7 +274,7 @@ def test_a_budget_in_time_leaves_blocks_as_they_are_that_the_selection_names(
     kept = result.model.layers
     assert type(kept[1]) is Block
     assert kept[1].conv1.weight.shape[0] == 24
-    assert type(kept[2]) is SkippedBlock
+    assert type(kept[2]) is nn.Identity
 
 
 def test_blocks_alone_by_a_selection() -> None:

@@ -52,17 +52,22 @@ def test_the_layers_that_are_refitted_lie_behind_the_block() -> None:
 class WrittenSearch(_BlockSearch):
     """A search whose plans have the losses that a test says, by the number of blocks that they leave out."""
 
+    error = 0.0  # by which the examples of plans without blocks differ
+
     def __init__(self, losses: Sequence[float], allocations: Sequence[Allocation] = ()) -> None:
-        self.losses, self.tried = losses, list[int]()
+        self.losses, self.tried, self._keep = losses, list[int](), {"macs": 0.5}
         self._search: Any = SimpleNamespace(
-            allocations=allocations, config=SimpleNamespace(filled_target="cpu"), simulated=lambda candidate: candidate
-        )
-        self._order = tuple(str(number) for number in range(len(losses) - 1))
+            allocations=allocations, config=SimpleNamespace(filled_target="cpu"), latency=None,
+            simulated=lambda candidate: candidate, best_of_allocations=lambda keep: self.candidate(()),
+        )  # fmt: skip
+        paths = tuple(str(number) for number in range(len(losses) - 1))
+        self._order: Any = SimpleNamespace(paths=paths, by_single_price=list(paths))
         self._by_dropped = {(): self.candidate(())}
 
     def candidate(self, dropped: tuple[str, ...], name: str = "uniform") -> Candidate:
-        losses = torch.tensor([self.losses[len(dropped)]])
-        plan: Any = SimpleNamespace(kept={"blocks": self._order[len(dropped) :], name: [0]}, notes=())
+        error = self.error if dropped else 0.0
+        losses = self.losses[len(dropped)] + torch.tensor([error, -error])  # of two examples
+        plan: Any = SimpleNamespace(kept={"blocks": self._order.paths[len(dropped) :], name: [0]}, notes=())
         return Candidate(plan, Allocation((name,), dropped=dropped), losses)
 
     def _plan(self, allocation: Allocation) -> Candidate | None:
@@ -83,6 +88,33 @@ def test_numbers_of_blocks_are_tried_until_two_in_turn_are_worse() -> None:
     falling._search_counts(Allocation(("uniform",)))
     assert max(falling.tried) > max(rising.tried)
     assert len(falling._best.allocation.dropped) == max(falling.tried)
+
+
+@pytest.mark.parametrize(
+    ("losses", "error", "tried", "left_out"),
+    [
+        ([2.0, 2.5, 1.0, 0.5], 0.0, [1], 0),  # the first block alone does not gain: no others are tried
+        ([2.0, 1.5, 1.0, 3.0], 0.0, [1, 2, 3], 2),
+        ([2.0, 1.5, 1.0, 3.0], 4.0, [1, 2, 3], 0),  # within the error
+    ],
+)
+def test_blocks_are_left_out_for_macs_where_that_is_clearly_nearer(
+    losses: list[float], error: float, tried: list[int], left_out: int
+) -> None:
+    search = WrittenSearch(losses)
+    search.error, search._by_dropped = error, {}
+    search._with_note = lambda best: best  # type: ignore[method-assign]
+    search._exchange_blocks = lambda: None  # type: ignore[method-assign]
+    assert len(search.best().allocation.dropped) == left_out
+    assert sorted({*search.tried}) == tried
+
+
+def test_a_budget_in_time_takes_the_nearest_plan() -> None:
+    search = WrittenSearch([2.0, 2.5, 1.9])
+    search.error, search._by_dropped, search._search.latency = 4.0, {}, "a table"
+    search._with_note = lambda best: best  # type: ignore[method-assign]
+    search._exchange_blocks = lambda: None  # type: ignore[method-assign]
+    assert len(search.best().allocation.dropped) == 2
 
 
 def test_middles_lie_between_the_best_number_and_its_neighbours() -> None:
