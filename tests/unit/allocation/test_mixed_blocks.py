@@ -148,7 +148,7 @@ def test_what_earlier_blocks_lose_makes_no_other_block_cheaper() -> None:
             return total_without(kept, losses)
 
     simulator: Any = AddedLosses()
-    order = order_of_blocks(simulator, lambda kept: 2000 - total_without(kept, saved), set(network.by_name))
+    order = BlockOrder(simulator, lambda kept: 2000 - total_without(kept, saved), set(network.by_name)).paths
     assert order == tuple(group.block_paths[number] for number in (0, 2, 1, 3))
 
 
