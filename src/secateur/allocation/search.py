@@ -154,29 +154,29 @@ class PlanSearch:
         Those that are clearly farther than another on the first fold of examples are not simulated on the others.
         """
         simulated = list(candidates)
-        what = f"{len(candidates)} simulations of allocations"
-        for number in self._in_time(range(len(candidates)), what):
+        description = f"{len(candidates)} simulations of allocations"
+        for number in self._in_time(range(len(candidates)), description):
             self.quick.measure_ahead((candidate.plan.kept for candidate in candidates[number:]), [FIRST_FOLD])
             first = self.quick.divergences_of(FIRST_FOLD, candidates[number].plan.kept)
             simulated[number] = candidates[number]._replace(first_losses=first, temperature=self.quick.temperature)
         nearest_first = may_be_nearest(simulated)
-        what = f"{len(nearest_first)} of these on the other half of the examples"
-        for rank, number in enumerate(self._in_time(nearest_first, what)):
+        description = f"{len(nearest_first)} of these on the other half of the examples"
+        for rank, number in enumerate(self._in_time(nearest_first, description)):
             self.quick.measure_ahead((simulated[other].plan.kept for other in nearest_first[rank:]), [OTHER_FOLDS])
             simulated[number] = self.simulated(simulated[number])
         return simulated
 
-    def _in_time(self, numbers: Sequence[int], what: str) -> Iterator[int]:
+    def _in_time(self, numbers: Sequence[int], description: str) -> Iterator[int]:
         """Yield the numbers of plans to simulate, as long as there is time for another one.
 
         Args:
             numbers: the numbers.
-            what: how many simulations these are, in words.
+            description: how many simulations these are, in words.
         """
         time, longest = self.config.time, 0.0
         for simulated_count, number in enumerate(track(numbers, "simulated plans")):
             if time.is_spent(SIMULATIONS, ahead=longest):
-                time.leave_out(f"{len(numbers) - simulated_count} of {what}")
+                time.leave_out(f"{len(numbers) - simulated_count} of {description}")
                 return
             start = time.elapsed
             yield number

@@ -35,7 +35,7 @@ class LayerPositions:
     def rows(self, chosen: Tensor, groups: int) -> Tensor:
         """Return some positions of every example. (examples * selected, groups, features)"""
         if self.view.dim() == 3:
-            picked = select_rows(self.view, chosen).flatten(0, 1)
+            picked = rows_at(self.view, chosen).flatten(0, 1)
         elif self._has_channels_last:
             picked = self._windows_by_channels(chosen)
         else:
@@ -74,7 +74,7 @@ def _pixel_numbers(positions: Tensor, shape: Sequence[int], steps: Sequence[int]
     return numbers
 
 
-def select_rows(rows: Tensor, positions: Tensor) -> Tensor:
+def rows_at(rows: Tensor, positions: Tensor) -> Tensor:
     """Select positions of every example, (examples, selected, features) of (examples, positions, features).
 
     Whole rows are copied where their features lie together in memory.

@@ -103,6 +103,7 @@ class PruneStages:
     def plan(self, calibration: Calibration, scores: Scores) -> Plan:
         """Choose the units that stay."""
         config = replace(self.request.config, results=self.saved.plans)
+        config.time.divide_rest()
         with stage("plan", self.request.stages) as planning:
             plan = choose_plan(calibration, scores, self.request.keep, config, self.request.model)
             planning.add_result(cost_text(plan))

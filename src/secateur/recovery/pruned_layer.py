@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.masking.layer_rows import select_rows
+from secateur.masking.layer_rows import rows_at
 from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.utils.dtypes import at_least_single
@@ -42,7 +42,7 @@ def draw_positions(count: int, most: int, seed: int) -> Tensor:
 
 def results_at(layer: LinearLayer, examples: int, positions: Tensor, value: Tensor) -> Tensor:
     """Return a value in the shape of a layer's result at some positions of every example. (rows, outputs)"""
-    return select_rows(layer.results(value, examples), positions).flatten(0, 1)
+    return rows_at(layer.results(value, examples), positions).flatten(0, 1)
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,30 @@ class TimeBudget:
     def __init__(self, seconds: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds, self._clock = seconds, clock
         self._start = clock()
+        self._required = 0.0  # seconds that steps took which can't be left out
         self._left_out: dict[str, None] = {}
+
+    def divide_rest(self) -> None:
+        """Let shares be those of the time that is left, as what has elapsed can't be saved.
+
+        Examples:
+            >>> now = [0.0]
+            >>> budget = TimeBudget(10, clock=lambda: now[0])
+            >>> now[0] = 6.0
+            >>> budget.is_spent(0.5)
+            True
+            >>> budget.divide_rest()
+            >>> budget.is_spent(0.5), budget.is_spent(0.5, ahead=2)
+            (False, True)
+        """
+        if self.seconds is not None:
+            self._required = min(self.elapsed, self.seconds)
 
     def is_spent(self, share: float = 1.0, ahead: float = 0.0) -> bool:
         """True if this share of the budget has elapsed, or will have elapsed in `ahead` seconds."""
-        return self.seconds is not None and self.elapsed + ahead >= share * self.seconds
+        if self.seconds is None:
+            return False
+        return self.elapsed + ahead >= self._required + share * (self.seconds - self._required)
 
     @property
     def elapsed(self) -> float:
