@@ -1,116 +1,28 @@
 """Layers solved for through the nonlinearity behind them, and together with those that read them."""
 
-from collections.abc import Callable
-from math import inf
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor, nn
 
 import secateur as sc
 from expected_warnings import untrained_networks
-from plans_by_norm import microbatches_of, plan_by_norm
+from plans_by_norm import plan_by_norm
 from secateur import demo
 from secateur.evaluation.divergence import divergence
 from secateur.evaluation.holdout import improves
-from secateur.masking.linear_layers import layers_of
 from secateur.recovery.block_problem import BlockProblem
 from secateur.recovery.block_reconstruction import reconstruct_blocks
-from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.reconstruction_layers import reconstruction_blocks
 from secateur.recovery.refit import refit
 from secateur.recovery.regression_moments import RegressionMoments
 from secateur.recovery.repair_step import RepairStep
 from secateur.recovery.ridge import systems_of
-from secateur.recovery.targets import output_context
-from secateur.surgery.recipe import recipe_of
+from solved_repairs import repaired_by
 from zoo import grow
 
 pytestmark = untrained_networks
-
-
-def mended(model: nn.Module, plan: sc.Plan, x: Tensor, *repairs: Callable[[PairedExecution], None]) -> nn.Module:
-    """A copy cut by the plan, every repair done on all examples, whether it helps or not."""
-    small = sc.cut(model, plan)
-    within = EmbeddedPrunedNetwork.of(small, plan.network, recipe_of(model, plan))
-    with torch.no_grad():
-        for repair in repairs:
-            repair(PairedExecution(within, microbatches_of(x, 32)))
-        within.write(small)
-    return small
-
-
-@pytest.mark.parametrize("nonlinearity", [nn.ReLU, nn.ReLU6, lambda: nn.Hardtanh(-0.5, 0.7), nn.Identity])
-@given(seed=st.integers(0, 1000))
-@settings(max_examples=15, deadline=None)
-def test_whatever_lies_between_the_bounds_comes_to_the_same(nonlinearity: Callable[[], nn.Module], seed: int) -> None:
-    """Either end of what a layer may give comes to what the dense network made, also behind a negative norm."""
-    torch.manual_seed(seed)
-    norm = nn.BatchNorm1d(5)
-    with torch.no_grad():
-        for tensor in (norm.weight, norm.bias, norm.running_mean):
-            tensor.normal_(0, 2)
-    behind = nonlinearity()
-    model = nn.Sequential(nn.Linear(4, 5), norm, behind, nn.Linear(5, 2)).eval()
-    network = sc.trace(model, torch.randn(2, 4))
-    layer = layers_of(network)[0]
-    within = EmbeddedPrunedNetwork.whole(network, {"0": torch.arange(5)})
-    with torch.no_grad():
-        output = model[0](torch.randn(20, 4))
-        goal = output_context(network, layer).goal(lambda value: value, {layer.node: output}, {}, within)
-        wanted = behind(norm(output))
-        for end in (goal.wanted, goal.least, goal.most):
-            reached = behind(norm(torch.where(end.isinf(), end.sign() * 50 + output, end)))
-            assert torch.allclose(reached, wanted, atol=1e-4)
-        assert bool((goal.least <= goal.most + 1e-5).all())
-
-
-def test_what_a_norm_multiplies_by_zero_has_finite_targets() -> None:
-    """A block whose last batch norm is zero, as blocks are initialised, gives the same whatever its layers give."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 2)).eval()
-    nn.init.zeros_(model[3].weight)
-    x = torch.randn(64, 4)
-    network = sc.trace(model, x[:2])
-    plan = sc.plan(network, sc.score(network, by="l2"), {"units": 0.6})
-    small = sc.repair(sc.cut(model, plan), model, plan, x, "refit", progress=False)
-    assert all(bool(parameter.isfinite().all()) for parameter in small.parameters())
-    assert torch.allclose(small(x), model(x), atol=1e-5)
-
-
-def test_what_a_sum_gets_besides_is_part_of_the_goal() -> None:
-    """The bound of the nonlinearity behind a sum moves by the error of the residual stream."""
-    model = demo.network()
-    network = sc.trace(model, demo.calibration()[0][:2])
-    aims = {layer.name: output_context(network, layer) for layer in layers_of(network)}
-    inner = aims["layer1.1.conv2"]
-    assert (
-        (inner.low, inner.high) == (0, inf) and inner.other is not None and inner.pre_activation.name.startswith("add")
-    )
-    assert aims["fc"].cuts_off is False and aims["layer1.0.conv2"].cuts_off is False  # its skip comes later
-
-
-def test_a_refit_through_the_nonlinearity_leaves_less_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most outputs are cut off: what is solved for with that in mind is nearer where it counts."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(10, 30), nn.ReLU(), nn.Linear(30, 12), nn.ReLU(), nn.Linear(12, 4))
-    model[2].bias.data -= 0.4
-    x = torch.randn(640, 10)
-    network = sc.trace(model, x[:2])
-    plan = sc.Plan(network, {"0": torch.arange(12), "2": torch.arange(12)}, {}, network.cost(), network.cost(), {})
-
-    def error(small: nn.Module) -> float:
-        with torch.no_grad():
-            return float((small[:4](x) - model[:4](x)).square().mean())
-
-    through = error(mended(model, plan, x, refit))
-    monkeypatch.setattr("secateur.recovery.targets.clipped_bounds", lambda user: (-inf, inf))
-    plain = error(mended(model, plan, x, refit))
-    assert through < 0.9 * plain
 
 
 @pytest.mark.parametrize("keep", [0.5, 0.2])
@@ -120,7 +32,7 @@ def test_layers_that_adapt_bring_the_network_nearer_than_a_refit(keep: float) ->
     test = torch.cat([batch[0] for batch in demo.test()[:10]])
     distances = []
     for repairs in ((refit,), (refit, reconstruct_blocks)):
-        small = mended(model, plan, x, *repairs)
+        small = repaired_by(model, plan, x, *repairs)
         with torch.no_grad():
             distances.append(float(divergence(small(test), model(test)).mean()))
     assert distances[1] < 0.8 * distances[0]
@@ -145,7 +57,7 @@ def test_what_is_solved_for_together() -> None:
 def test_adapt_changes_nothing_where_nothing_is_cut() -> None:
     model, x = grow("residual")
     plan = plan_by_norm(model, x, {"units": 1.0})
-    small = mended(model, plan, torch.randn(40, 3, 8, 8), reconstruct_blocks)
+    small = repaired_by(model, plan, torch.randn(40, 3, 8, 8), reconstruct_blocks)
     for name, tensor in small.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name]), name
 
@@ -202,7 +114,7 @@ def test_a_few_photos_do_not_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(BlockProblem, "solve", noted)
     monkeypatch.setattr("secateur.recovery.block_reconstruction.EXAMPLES", 192)
     model, x = demo.network(), torch.cat(demo.calibration())[:224]
-    mended(model, plan_by_norm(model, x, {"macs": 0.5}), x, reconstruct_blocks)
+    repaired_by(model, plan_by_norm(model, x, {"macs": 0.5}), x, reconstruct_blocks)
     assert seen and set(seen) == {192}
 
 
@@ -236,7 +148,10 @@ def test_fewer_examples_are_looked_at_where_what_layers_give_takes_memory(monkey
     monkeypatch.setattr("secateur.recovery.block_reconstruction.BlockProblem", Watched)
     one = 4 * 28 * 28 * (24 + 32 + 32)  # bytes of what three layers at the full size give for an image
     monkeypatch.setattr("secateur.recovery.block_reconstruction.MEMORY", 32 * one)
-    plain, adapted = mended(model, plan, x), mended(model, plan, x, lambda execution: reconstruct_blocks(execution, 1))
+    plain, adapted = (
+        repaired_by(model, plan, x),
+        repaired_by(model, plan, x, lambda execution: reconstruct_blocks(execution, 1)),
+    )
     assert 0 < max(counts) < 96
     with torch.no_grad():
         assert float(divergence(adapted(x), model(x)).mean()) < float(divergence(plain(x), model(x)).mean())

@@ -1,0 +1,50 @@
+"""Images are changed as far as the dense network does not depend on it."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from expected_warnings import untrained_networks
+from secateur.data.batch import Batch
+from secateur.recovery.image_augmentation import ImageAugmentation, augmentation_for
+from tuned_networks import PooledImages, random_images, seeded_draws
+
+pytestmark = untrained_networks
+
+
+class Sided(nn.Module):
+    """Two sums of an image: over its left half and over its right one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = x.flatten(1, 2).chunk(2, dim=2)
+        return 4 * torch.stack([first.mean((1, 2)), second.mean((1, 2))], 1)
+
+
+def test_shifted_and_flipped_images_are_the_reflected_ones() -> None:
+    """Every change is one of the few that there can be: padded by reflection, cut out, and flipped or not."""
+    x = torch.randn(30, 2, 16, 24, generator=seeded_draws())
+    changed = ImageAugmentation(flips=True, shifts=True).of(x, seeded_draws())
+    padded = F.pad(x, (3, 3, 2, 2), mode="reflect")  # an eighth of 24 and of 16
+    for number in range(len(x)):
+        crops = [padded[number, :, top : top + 16, side : side + 24] for top in range(5) for side in range(7)]
+        assert any(changed[number].equal(crop) or changed[number].equal(crop.flip(2)) for crop in crops)
+    assert not changed.equal(x)
+    assert ImageAugmentation(flips=False, shifts=False).of(x, seeded_draws()).equal(x)
+
+
+def test_targets_stay_with_changed_images() -> None:
+    target = torch.arange(30.0).view(30, 1, 1, 1).expand(30, 1, 16, 16)
+    batch = Batch((random_images(30),), {}, target)
+    changed = ImageAugmentation(flips=True, shifts=False).changed(batch, seeded_draws())
+    assert changed.target is target and not changed.args[0].equal(batch.args[0])
+
+
+def test_changes_are_those_that_the_dense_network_is_invariant_to() -> None:
+    torch.manual_seed(0)
+    x = random_images()
+    dark = x - torch.linspace(0, 2, 16)  # darker to the right
+    pooled, sided = PooledImages().eval(), Sided()
+    assert augmentation_for(pooled, [Batch((x[:20],), {}), Batch((x[20:],), {})], 1.0) == ImageAugmentation(True, True)
+    assert not augmentation_for(sided, [Batch((dark + 5 * torch.randn(40, 1, 1, 16),), {})], 1.0).flips
+    assert not augmentation_for(nn.Linear(6, 3), [Batch((torch.randn(40, 6),), {})], 1.0)  # no images
+    assert not augmentation_for(pooled, [Batch((x[:4],), {})], 1.0)  # too few to compare
