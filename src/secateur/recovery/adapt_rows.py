@@ -14,6 +14,7 @@ from secateur.graph.program import Program
 from secateur.recovery.adapt_memory import kept_weights
 from secateur.recovery.layer_positions import counted_examples, positions_per_example
 from secateur.recovery.reconstruction_layers import ReconstructionBlock, reconstruction_blocks
+from secateur.utils.plurals import times_as_many
 
 FEWEST_EQUATIONS = 1.0
 """The equations for each weight below which a problem is left out: with fewer, it has solutions without any error."""
@@ -34,7 +35,7 @@ def few_equations(network: Network, mask: Tensor, microbatches: Sequence[Batch])
         return ""
     return (
         f"adapt was left out: the examples give at most {most:.2g} equations for a weight that it solves for; with "
-        f"{FEWEST_EQUATIONS / most:.1f} times as many examples it would be tried"
+        f"{times_as_many(FEWEST_EQUATIONS / most)} examples it would be tried"
     )
 
 

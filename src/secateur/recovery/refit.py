@@ -25,6 +25,7 @@ from secateur.recovery.shared_sums import SharedSums
 from secateur.recovery.targets import output_context
 from secateur.utils.collected_warnings import warn
 from secateur.utils.free_memory import return_free_memory
+from secateur.utils.plurals import times_as_many
 from secateur.utils.progress import track
 
 FEW = 2
@@ -187,7 +188,7 @@ def _warn_if_few(pruned_layer: PrunedLayer, rows: int) -> None:
     if rows < enough:
         warn(
             f"{pruned_layer.layer.name} is refitted with care only: it reads {pruned_layer.features.shape[1]:,} "
-            f"values, and the examples show {rows:,} rows of them; about {enough / rows:.1f} times as many examples "
+            f"values, and the examples show {rows:,} rows of them; about {times_as_many(enough / rows)} examples "
             "would do",
             pruned_layer.layer.name,
             "few rows",

@@ -32,6 +32,16 @@ def test_too_few_examples_are_told_and_how_many_would_do() -> None:
         sc.repair(small, model, plan, torch.randn(16, 6))
 
 
+def test_the_number_of_examples_that_would_do_is_rounded_up() -> None:
+    """One row less than twice as many as values: 1.01 times as many would do, which is more than 1.0."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 3))
+    small, plan = cut_two_fifths(model, torch.randn(16, 6))
+    rows = 2 * small[2].in_features - 1
+    with pytest.warns(UserWarning, match=r"about 1\.1 times as many examples would do"):
+        sc.repair(small, model, plan, torch.randn(rows, 6))
+
+
 @pytest.mark.parametrize("noise", [0.01, 1.0, 30.0])
 def test_the_ridge_is_the_best_of_all_that_are_known(noise: float) -> None:
     """The error on held-out rows falls and rises once along the ridges, so that not all must be tried."""
