@@ -696,6 +696,7 @@ ZOO: dict[str, Specimen] = {
     "pooled by hand": Specimen(
         others.PooledByHand, images(), {"stem": 6, "deep": 5, "join": 7}, options={"as_program": True}
     ),
+    "cached biases": Specimen(attention.evaluated_biases, tokens(6), {"biases": 3}),
     "joint attention": Specimen(
         attention.JointAttention,
         lambda: (torch.randn(BATCH, 3, 5), torch.randn(BATCH, 4, 6)),

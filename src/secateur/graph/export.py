@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from unittest.mock import patch
 
@@ -33,7 +34,7 @@ from secateur.graph.functionalize import functional, is_mutable, writes_where_se
 from secateur.graph.model_calls import plain_forward
 from secateur.graph.program import Program
 from secateur.graph.random_draws import drawing_by_size
-from secateur.graph.remembered_state import attributes_forgotten, remembered_attributes
+from secateur.graph.remembered_state import attributes_forgotten, cached_tensors, remembered_attributes
 from secateur.graph.shape_kernels import shapes_at_once
 from secateur.graph.torch_logs import torch_logs_silenced
 from secateur.graph.wrappers import uncompiled
@@ -118,13 +119,15 @@ def export_fresh(model: nn.Module, batch: Batch, axes: Axes = ()) -> Program:
     Raises:
         TraceError, DataError: as `export_program`.
     """
-    attributes = remembered_attributes(model, batch)
+    cached = cached_tensors(model, batch)
+    attributes = list(dict.fromkeys([*remembered_attributes(model, batch), *cached]))
     if attributes:
         try:
             with attributes_forgotten(model, attributes):
                 program = export_program(model, batch, axes)
             if _agrees(program, model, batch):
-                return program
+                paths = {module: path for path, module in model.named_modules()}
+                return replace(program, caches=tuple((paths[entry.module], entry.name) for entry in cached))
         except SecateurError:  # the model's code can't do without
             pass
     return export_program(model, batch, axes)

@@ -17,17 +17,12 @@ def copy_model(model: nn.Module, memo: Mapping[int, Any]) -> nn.Module:
     """Copy a model deeply; `memo` maps the ids of objects to their substitutes.
 
     A plain attribute that can't be copied (a lock, a file, a configuration that refuses changes) is shared with the
-    copy, unless it holds modules or tensors.
+    copy, unless it holds modules or tensors. Tensors that gradients pass are copied without them.
 
     Raises:
         SurgeryError: the model can't be copied.
     """
-    computed = {
-        id(value): value.detach().clone()
-        for module in model.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    }
+    computed = {id(tensor): tensor.detach().clone() for tensor in _computed_tensors(model)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, on copies of a GraphModule
         try:
@@ -64,6 +59,17 @@ def stop_sharing_parameters(small: nn.Module, model: nn.Module) -> None:
     for parameter in small.parameters():
         if parameter.data_ptr() in shared:
             parameter.data = parameter.data.clone()
+
+
+def _computed_tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Yield the results of operators that gradients pass, among the attributes of modules and the entries of these."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            entries = (
+                value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+            )
+            if name not in REGISTRIES:
+                yield from (entry for entry in entries if isinstance(entry, Tensor) and not entry.is_leaf)
 
 
 def _uncopyable_attributes(model: nn.Module) -> Iterator[tuple[str, Any]]:

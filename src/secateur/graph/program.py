@@ -52,10 +52,12 @@ class Program(ProgramGraph):
         names: the model's own name of each parameter and buffer, by its name in the exported program.
         writes: whether the model's code may write to its parameters.
         other_sizes: what makes the program right for batches of other sizes; None: they are refused.
+        caches: the dicts of tensors that the model's own code fills in evaluation mode: paths of modules, and names.
     """
 
     writes: bool = True
     other_sizes: OtherSizes | None = field(default=None, repr=False, compare=False)
+    caches: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def last_use(self) -> dict[Node, int]:

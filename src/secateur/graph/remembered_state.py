@@ -1,10 +1,11 @@
 """State that a model's own code keeps from the last batch.
 
 Detection heads make their anchors anew only where the feature maps have another shape than the last ones. Exported in
-the state after a batch, such a head is tied to that batch's shape, so it is exported as if it had seen none.
+the state after a batch, such a head is tied to that batch's shape, so it is exported as if it had seen none. Attention
+with a table of biases by position keeps them in evaluation mode, in a dict. A cut model must compute them anew.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,53 @@ def remembered_attributes(model: nn.Module, batch: Batch) -> list[RememberedAttr
                     ):
                         names[module, name] = None
     return [RememberedAttribute(module, name) for module, name in names]
+
+
+def cached_tensors(model: nn.Module, batch: Batch) -> list[RememberedAttribute]:
+    """Find the dicts of tensors that a run in evaluation mode fills: emptied, they are filled with the same again.
+
+    Only a model with a dict of tensors among its attributes is run, once for each name of such an attribute.
+    """
+    by_name: dict[str, list[nn.Module]] = {}
+    for module in model.modules():
+        for name, value in _plain_attributes(module):
+            if type(value) is dict and value and all(isinstance(tensor, Tensor) for tensor in value.values()):
+                by_name.setdefault(name, []).append(module)
+    attributes = []
+    for name, modules in by_name.items():
+        filled = {module: vars(module)[name] for module in modules}
+        with preserved(model), torch.random.fork_rng(devices=[]):
+            for module in modules:
+                vars(module)[name] = {}
+            try:
+                run_module(model, batch)
+            except DataError:  # the model's code reads what it does not fill
+                continue
+            attributes += [
+                RememberedAttribute(module, name)
+                for module, tensors in filled.items()
+                if _are_same_tensors(vars(module)[name], tensors)
+            ]
+    return attributes
+
+
+def _are_same_tensors(tensors: Any, filled: dict[Any, Tensor]) -> bool:
+    """Return whether a dict has the same tensors as another, under the same keys."""
+    return tensors.keys() == filled.keys() and all(
+        isinstance(tensor, Tensor) and tensor.dtype == filled[key].dtype and torch.equal(tensor, filled[key])
+        for key, tensor in tensors.items()
+    )
+
+
+def empty_caches(model: nn.Module, caches: Iterable[tuple[str, str]]) -> None:
+    """Empty the dicts of tensors that a model's code fills.
+
+    Args:
+        model: the model.
+        caches: the path of a module and the name of its attribute, of each dict.
+    """
+    for path, name in caches:
+        vars(model.get_submodule(path))[name] = {}
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from secateur.coupling.plan import Plan
 from secateur.entry import entry_point
 from secateur.errors import SurgeryError
 from secateur.graph.parametrizations import bake_in_place, bake_parametrizations
+from secateur.graph.remembered_state import empty_caches
 from secateur.surgery.apply_recipe import apply_recipe, pack_recurrent_weights
 from secateur.surgery.cut_copy import cut_copy
 from secateur.surgery.lineage import attach_lineage, lineage_of, record_cut
@@ -79,6 +80,7 @@ def cut(
     states = cut_states(optimizer, dense, recipe) if optimizer is not None else {}
     if inplace:
         bake_in_place(model)
+        empty_caches(model, plan.network.program.caches)
         _become(model, small, recipe)
         small = model
     if optimizer is not None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from secateur.coupling.network import Kept, Network
 from secateur.coupling.residual_blocks import is_inside
 from secateur.graph.model_copies import copy_sharing_parameters, stop_sharing_parameters
+from secateur.graph.remembered_state import empty_caches
 from secateur.masking.ablation import Means, consumer_key
 from secateur.masking.constants import constant_response
 from secateur.surgery.apply_recipe import apply_recipe, pack_recurrent_weights
@@ -19,6 +20,7 @@ def cut_copy(model: nn.Module, network: Network, kept: Kept, means: Means) -> tu
     recipe = make_recipe(model, network, kept, folds=bool(means))
     responses = removed_constants(model, network, kept, means)
     small = copy_sharing_parameters(model)  # what is cut is never held whole a second time
+    empty_caches(small, network.program.caches)
     apply_recipe(small, recipe)
     stop_sharing_parameters(small, model)
     fold_constants(

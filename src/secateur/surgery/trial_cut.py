@@ -16,6 +16,7 @@ from secateur.errors import SecateurError
 from secateur.graph.contexts import buffers_kept, parameters_kept, preserved, training_mode
 from secateur.graph.model_calls import call_model
 from secateur.graph.model_copies import copy_sharing_parameters
+from secateur.graph.remembered_state import empty_caches
 from secateur.masking.ablation import Means, masked_draws, run_masked
 from secateur.surgery.aliased_model import AliasedModel
 from secateur.surgery.attribute_reads import AttributeReads, attribute_reads
@@ -169,6 +170,7 @@ class TrialCutter:
                 yield small
             return
         double = self._shadow.model
+        empty_caches(double, network.program.caches)
         with self._shadow.cut(make_recipe(double, network, kept, folds=bool(means))) as small:
             fold_constants(small, removed_constants(self.model, network, kept, means))
             written = parameters_kept(small) if network.program.writes else nullcontext()

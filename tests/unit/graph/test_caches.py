@@ -1,0 +1,58 @@
+"""Tensors that a model's own code computes from its parameters in evaluation mode, and keeps in a dict."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import secateur as sc
+
+
+class Scaled(nn.Module):
+    """A layer whose result is scaled by a parameter, which evaluation mode keeps in a dict; and by fixed tensors.
+
+    Args:
+        fixed: tensors in a dict that no code fills.
+    """
+
+    def __init__(self, fixed: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.first, self.scale, self.last = nn.Linear(4, 6), nn.Parameter(torch.rand(6) + 0.5), nn.Linear(6, 2)
+        self.cache: dict[str, Tensor] = {}
+        self.fixed = fixed
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        if self.training:
+            return self.last(x * self.scale.exp())
+        if "scale" not in self.cache:
+            self.cache["scale"] = self.scale.exp()
+        x = x * self.cache["scale"]
+        return self.last(x * self.fixed["factor"] if self.fixed else x)
+
+
+@pytest.mark.parametrize("with_gradients", [False, True])
+def test_a_model_that_has_run_is_cut_as_a_new_one_is(with_gradients: bool) -> None:
+    model, x = Scaled({}).eval(), torch.randn(8, 4)
+    with torch.set_grad_enabled(with_gradients):
+        model(x)
+    kept = model.cache["scale"]
+    network = sc.trace(model, x)
+    assert {group.name: group.size for group in network.groups} == {"first": 6}
+    result = sc.prune(model, [x], {"macs": 0.5}, by="l2", repair=None, allocation="uniform")
+    assert model.cache["scale"] is kept
+    assert result.model(x).shape == (8, 2)
+    assert result.model.cache["scale"].shape == (3,)
+    small = sc.cut(model, sc.plan(network, sc.score(network, by="l2"), {"macs": 0.5}), inplace=True)
+    assert small is model
+    assert small(x).shape == (8, 2)
+
+
+def test_tensors_that_no_code_fills_are_left_alone() -> None:
+    factor = torch.rand(6)
+    model = Scaled({"factor": factor}).eval()
+    with torch.no_grad():
+        model(torch.randn(8, 4))
+    network = sc.trace(model, torch.randn(8, 4))
+    assert network.program.caches == (("", "cache"),)
+    assert model.fixed["factor"] is factor
+    assert not network.groups  # a plain tensor can't be cut
