@@ -46,8 +46,12 @@ class BlockOrder:
         self._removable = [path for path in group.block_paths if _names_inside(simulator.network, path) <= scored]
 
     @cached_property
-    def by_single_price(self) -> list[str]:
-        """The paths of the blocks, in the order of what each loses where all others are there."""
+    def by_single_price(self) -> tuple[str, ...]:
+        """The paths of blocks that do not lie side by side, in the order of what each loses where all others stay."""
+        return tuple(_without_neighbours(self._first_ranking, self._group))
+
+    @cached_property
+    def _first_ranking(self) -> list[str]:
         return self._ranked(())
 
     @cached_property
@@ -56,7 +60,7 @@ class BlockOrder:
         order: list[str] = []
         share = -(-len(self._removable) // (ROUNDS + 1))
         for number in range(ROUNDS):
-            ranked = self._ranked(order) if order else self.by_single_price
+            ranked = self._ranked(order) if order else self._first_ranking
             order += ranked if number == ROUNDS - 1 else _without_neighbours(ranked, self._group)[:share]
         return tuple(order)
 

@@ -60,7 +60,9 @@ class _BlockSearch:
             allocation = whole.allocation
         except BudgetError as failure:
             refusal, allocation = failure, self._fallback_allocation()
-        if refusal is not None or self._search.latency is not None or self._gains_without_a_block(allocation):
+        if refusal is None and self._search.latency is None:
+            self._leave_out_while_nearer(allocation)
+        else:
             self._search_blocks(allocation)
         if not self._by_dropped:
             assert refusal is not None
@@ -74,11 +76,14 @@ class _BlockSearch:
             self._try_other_allocations()
             self._exchange_blocks()
 
-    def _gains_without_a_block(self, allocation: Allocation) -> bool:
-        """Return whether the plan comes nearer to the dense network without the block that loses least by itself."""
-        first = tuple(self._order.by_single_price[:1])
-        self._try_dropped(first, allocation)
-        return first in self._by_dropped and self._nearest.allocation.dropped == first
+    def _leave_out_while_nearer(self, allocation: Allocation) -> None:
+        """Leave out one more block, of those that lose least by themselves, as long as the plan comes nearer."""
+        order = self._order.by_single_price
+        for count in range(1, len(order) + 1):
+            self._measure_ahead((order[:other] for other in range(count, len(order) + 1)), allocation)
+            self._try_dropped(order[:count], allocation)
+            if self._nearest.allocation.dropped != order[:count]:
+                return
 
     @property
     def _nearest(self) -> Candidate:

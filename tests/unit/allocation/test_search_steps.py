@@ -61,7 +61,7 @@ class WrittenSearch(_BlockSearch):
             simulated=lambda candidate: candidate, best_of_allocations=lambda keep: self.candidate(()),
         )  # fmt: skip
         paths = tuple(str(number) for number in range(len(losses) - 1))
-        self._order: Any = SimpleNamespace(paths=paths, by_single_price=list(paths))
+        self._order: Any = SimpleNamespace(paths=paths, by_single_price=paths)
         self._by_dropped = {(): self.candidate(())}
 
     def candidate(self, dropped: tuple[str, ...], name: str = "uniform") -> Candidate:
