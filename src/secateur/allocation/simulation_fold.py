@@ -1,6 +1,6 @@
 """Examples that a simulated plan is refitted on, and those that judge it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -17,6 +17,8 @@ from secateur.evaluation.divergence import output_scales
 from secateur.evaluation.holdout import output_spread, split_halves
 from secateur.evaluation.outputs import with_named_scores
 from secateur.evaluation.targets import has_real_targets
+from secateur.graph.cursor import ProgramCursor, RunState, ValuesOver, bytes_of_tensors
+from secateur.graph.value_bytes import last_small_position
 from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.known_rows import KnownDenseRows
@@ -26,6 +28,8 @@ from secateur.recovery.ridge import Choice
 from secateur.utils.collected_warnings import own_warnings_dropped
 
 KNOWN_MEMORY = 0.25  # share of the memory
+SMALL = 0.25  # share of the output's bytes, up to which values are kept where outputs are too large
+LATE_BYTES = 1 << 27  # of these values
 HALF = 0.5
 MOST_HELD_OUT = 64
 
@@ -134,9 +138,38 @@ class DenseJudgement:
         by_fold = [list(islice(outputs, len(fold))) for fold in judging]
         return by_fold if all(by_fold) else []
 
-    def outputs(self, fold: int) -> list[Any] | None:
-        """Return the dense network's outputs on the examples held out of a fold; None if they are too large to keep."""
-        return self._outputs[fold] if self._outputs else None
+    @cached_property
+    def _late_states(self) -> list[list[RunState]]:
+        """The last small values, by fold and microbatch; no fold where they are too large to be kept."""
+        program = self._network.program
+        late = last_small_position(program, SMALL)
+        fixed, size, by_fold = program.fixed(), 0, list[list[RunState]]()
+        for fold in self._folds:
+            cursor, states = ProgramCursor(program, fold.held_out.microbatches), list[RunState]()
+            for number in range(len(cursor.microbatches)):
+                (start,) = cursor.start(number, (late,))
+                states.append(cursor.advance(start, late, fixed))
+                size += bytes_of_tensors(list(states[-1].values.values()))
+                if size > LATE_BYTES:
+                    return []
+            by_fold.append(states)
+        return by_fold
+
+    def outputs(self, fold: int) -> Iterable[Any] | None:
+        """Return the dense network's outputs on the examples held out of a fold.
+
+        Outputs that are too large to keep, as over a vocabulary, are computed again from the last small values;
+        None where these are too large as well.
+        """
+        if self._outputs:
+            return self._outputs[fold]
+        return self._from_late_states(fold) if self._late_states else None
+
+    def _from_late_states(self, fold: int) -> Iterator[Any]:
+        program = self._network.program
+        cursor, fixed, end = ProgramCursor(program, ()), program.fixed(), program.position[program.nodes[-1]]
+        for state in self._late_states[fold]:
+            yield program.finish(ValuesOver(cursor.advance(state, end, fixed).values, fixed))
 
     @cached_property
     @torch.no_grad()

@@ -1,5 +1,6 @@
 """Bytes of the values of a program for one example, as far as the export recorded their shapes."""
 
+import itertools
 import math
 from typing import Any
 
@@ -40,6 +41,27 @@ def examples_within(program: Program, limit: int) -> int:
     needed = sum(example_bytes(program, node) for node in operators)
     fitting = max(limit // max(needed, 1), 1)
     return 1 << (fitting.bit_length() - 1)
+
+
+def last_small_position(program: Program, share: float) -> int:
+    """Return the last position before which the values take at most a share of the output's bytes; else the first.
+
+    In a language model it is that of the product with the vocabulary.
+
+    Args:
+        program: the program.
+        share: the share of the bytes of the output.
+    """
+    end = program.position[program.nodes[-1]]  # of the outputs
+    sizes = {node: example_bytes(program, node) for node in program.nodes}
+    most = share * sum(sizes[node] for node in set(program.output_nodes))
+    changes = [0] * (end + 2)  # of the bytes of the values before each position
+    for node, size in sizes.items():
+        made = program.position[node]
+        changes[made + 1] += size
+        changes[max(program.last_use[node], made) + 1] -= size
+    held = list(itertools.accumulate(changes))
+    return max((position for position in range(program.first, end) if held[position] <= most), default=program.first)
 
 
 def recorded_examples(program: Program) -> int:

@@ -1,7 +1,10 @@
 """Simulated plans come to what a cut and a refit come to, and are judged by examples that were not fitted."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 
 import secateur as sc
 from expected_warnings import untrained_networks
@@ -10,10 +13,16 @@ from secateur import demo
 from secateur.allocation.candidates import candidate_allocations
 from secateur.allocation.config import PruneConfig
 from secateur.allocation.search import PlanSearch
+from secateur.allocation.simulate import PlanSimulator
+from secateur.allocation.simulation_fold import SMALL
 from secateur.allocation.tied_groups import tie_groups
 from secateur.data.conversion import as_batches
+from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.divergence import divergence
-from secateur.importance.context import split_microbatches
+from secateur.graph.cursor import ProgramCursor, RunState
+from secateur.graph.operators import module_path
+from secateur.graph.value_bytes import last_small_position
+from secateur.importance.context import network_microbatches, split_microbatches
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.refit import refit
@@ -48,6 +57,37 @@ def test_quick_simulations_take_microbatches_from_all_over_the_examples() -> Non
         assert min(starts) < 160 and max(starts) >= 480
         assert sum(microbatch.size or 1 for microbatch in microbatches) == pytest.approx(192, abs=32)
         assert quick.examples == sum(microbatch.size or 1 for microbatch in microbatches)
+
+
+def test_outputs_over_a_vocabulary_are_computed_again_from_small_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bits as of outputs that are kept; the dense network's layers run once for all plans."""
+    torch.manual_seed(0)
+    layers = [nn.Embedding(400, 6), nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 400)]
+    model, data = nn.Sequential(*layers), list(torch.randint(0, 400, (32, 8)).split(8))
+    network = sc.trace(model, data[0])
+    microbatches = network_microbatches(network, as_batches(data))  # of class scores for each token
+    late = network.program.nodes[last_small_position(network.program, SMALL)]
+    assert module_path(late) == "5"
+    plans = [{"1": torch.arange(kept), "3": torch.arange(kept)} for kept in (4, 8, 12)]
+    runs: list[str] = []
+    advance = ProgramCursor.advance
+
+    def counted(self: ProgramCursor, state: RunState, stop: int, fixed: Any, *others: Any, **options: Any) -> RunState:
+        runs.append("dense" if not others and stop > state.position == network.program.first else "other")
+        return advance(self, state, stop, fixed, *others, **options)
+
+    monkeypatch.setattr(ProgramCursor, "advance", counted)
+    measured, starts = [], []
+    for entries, late_bytes in ((1 << 30, 1 << 30), (0, 1 << 30), (0, 0)):
+        monkeypatch.setattr("secateur.allocation.simulation_fold.MOST_ENTRIES", entries)
+        monkeypatch.setattr("secateur.allocation.simulation_fold.LATE_BYTES", late_bytes)
+        runs.clear()
+        quick = PlanSimulator(Calibration(network, microbatches)).quick(32)
+        measured.append(torch.stack([quick.divergences(kept) for kept in plans]))
+        starts.append(runs.count("dense"))
+    assert torch.equal(measured[0], measured[1])
+    torch.testing.assert_close(measured[0], measured[2], rtol=1e-4, atol=0)  # beside the cut network, in other products
+    assert starts[1] < starts[2]
 
 
 @pytest.mark.parametrize("microbatch", [1, 8, 40])
