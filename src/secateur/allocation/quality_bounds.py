@@ -55,7 +55,7 @@ def smallest_plan_within(search: PlanSearch, unit: str, limit: float) -> Plan:
     if smallest is None:
         assert change is not None
         raise BudgetError(
-            f"keep={{{unit!r}: {limit:g}}} can't be met: with {low:.0%} of the MACs it changes by {change.mean:+.4f} "
+            f"keep={{{unit!r}: {limit:g}}} can't be met: with {low:.0%} of the MACs it changes by {change.mean:+z.4f} "
             f"on {change.examples} examples; allow more, or give more examples"
         )
     return smallest

@@ -28,6 +28,6 @@ class MetricChange:
 
     def __str__(self) -> str:
         return (
-            f"{self.unit} changes by {self.mean:+.4f} (95 % interval {self.low:+.4f} to {self.high:+.4f}) on "
+            f"{self.unit} changes by {self.mean:+z.4f} (95 % interval {self.low:+z.4f} to {self.high:+z.4f}) on "
             f"{self.examples} examples held out, where {self.asked:+g} was allowed"
         )

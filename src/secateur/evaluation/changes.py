@@ -40,8 +40,8 @@ class Change:
     def text(self, is_fraction: bool) -> str:
         """Format the change, fractions in percentage points."""
         if is_fraction:
-            return f"{100 * self.mean:+.2f} ± {100 * self.half_width:.2f}"
-        return f"{self.mean:+.4f} ± {self.half_width:.4f}"
+            return f"{100 * self.mean:+z.2f} ± {100 * self.half_width:.2f}"
+        return f"{self.mean:+z.4f} ± {self.half_width:.4f}"
 
 
 def student_half_width(values: Tensor) -> float:

@@ -136,7 +136,7 @@ class Comparison:
     def correlations(self) -> list[list[str]]:
         """Return Spearman's correlations of all pairs of rankings as a table."""
         names = list(self.scores)
-        return [["", *names], *([a, *(f"{round(self.agreement(a, b), 2) + 0.0:.2f}" for b in names)] for a in names)]
+        return [["", *names], *([a, *(f"{self.agreement(a, b):z.2f}" for b in names)] for a in names)]
 
     def __str__(self) -> str:
         lines = [self.about]

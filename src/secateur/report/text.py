@@ -71,12 +71,12 @@ def _speedup(dense: Latency, other: Latency) -> str:
 
 def _fraction(report: Figures, name: str, label: str, dense: float | None, pruned: float | None) -> Row:
     before, after = dense or 0.0, pruned or 0.0
-    change = f"{(after - before) * 100:+.2f}{_half_width(report, name, 100)} points"
+    change = f"{(after - before) * 100:+z.2f}{_half_width(report, name, 100)} points"
     return label, f"{before:.2%}", f"{after:.2%}", change
 
 
 def _number_row(report: Figures, name: str, label: str, dense: float, pruned: float) -> Row:
-    return label, f"{dense:.4f}", f"{pruned:.4f}", f"{pruned - dense:+.4f}{_half_width(report, name)}"
+    return label, f"{dense:.4f}", f"{pruned:.4f}", f"{pruned - dense:+z.4f}{_half_width(report, name)}"
 
 
 def _half_width(report: Figures, name: str, factor: float = 1) -> str:
@@ -141,8 +141,8 @@ def _bound_lines(drop: Mapping[str, Any] | None) -> list[str]:
     if drop is None:
         return []
     return [
-        f"{drop['unit']} changes by {drop['mean']:+.4f} (95 % interval {drop['low']:+.4f} to {drop['high']:+.4f}) on "
-        f"{drop['examples']} examples held out, where {drop['asked']:+g} was allowed"
+        f"{drop['unit']} changes by {drop['mean']:+z.4f} (95 % interval {drop['low']:+z.4f} to {drop['high']:+z.4f}) "
+        f"on {drop['examples']} examples held out, where {drop['asked']:+g} was allowed"
     ]
 
 

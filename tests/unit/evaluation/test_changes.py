@@ -18,6 +18,11 @@ def test_no_values() -> None:
     assert Change.of(torch.tensor([math.nan])) is None
 
 
+@pytest.mark.parametrize(("is_fraction", "text"), [(True, "+0.00 ± 0.00"), (False, "+0.0000 ± 0.0000")])
+def test_a_loss_that_rounds_to_zero_has_no_minus_sign(is_fraction: bool, text: str) -> None:
+    assert Change(-1e-6, 2e-6).text(is_fraction) == text
+
+
 def test_one_value_has_no_finite_interval() -> None:
     assert change_of([0.3]).half_width == math.inf
 

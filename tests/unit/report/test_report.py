@@ -3,8 +3,10 @@
 import html.parser
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from torch import nn
@@ -64,6 +66,14 @@ def test_regression_has_neither() -> None:
     x = torch.randn(20, 1, 5, 5)
     report = sc.prune(model, [(x, torch.randn(20, 1, 3, 3))], {"macs": 0.5}, by="l1", progress=False).report
     assert report.dense.accuracy is None and report.dense.agreement is None
+
+
+def test_changes_that_round_to_zero_have_no_minus_sign(result: sc.Result) -> None:
+    figures = _figures(msgspec.json.decode(result.report.to_json(), type=SavedReport))
+    dense = replace(figures.dense, loss=1.0, accuracy=0.5)
+    text = report_text(replace(figures, dense=dense, pruned=replace(dense, loss=1 - 1e-6, accuracy=0.5 - 1e-6)))
+    lines = {line.split("  ")[0]: line for line in text.splitlines()}
+    assert "+0.0000" in lines["loss"] and "+0.00 " in lines["accuracy"] and "-0.00" not in text
 
 
 def test_text_and_json_agree(result: sc.Result) -> None:
