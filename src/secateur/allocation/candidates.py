@@ -12,7 +12,7 @@ from secateur.importance.scores import Scores
 
 FEWEST = 8
 FEWEST_MEASURED = 64
-CURVES = 0.35  # share of a time budget
+CURVES = 0.45  # share of a time budget, of what is left for planning and repairs
 MEASURED = 128
 MOST_PASSES = 16  # of the dense network over all examples, that curves may take where fewer examples do
 MOST_WORK = 2e12

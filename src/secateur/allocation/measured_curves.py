@@ -11,6 +11,7 @@ from secateur.importance.scores import Scores
 from secateur.utils.shared_tasks import map_tasks
 
 DEPTHS = (0.25, 0.5, 0.75, 0.9)
+REFIT = 0.5  # of the work of a run of the whole network that the refit of one layer takes, about
 FORESEEN = 0.25  # share of the work after which the time of the rest is foreseen
 
 
@@ -38,7 +39,7 @@ def measured_curves(
     first = {name: min(nodes, key=position.__getitem__) for name, nodes in readers.items() if nodes}
     names = sorted(first, key=lambda name: position[first[name]])
 
-    runs = {name: float(program_end - position[first[name]]) for name in names}
+    runs = {name: 1 - position[first[name]] / program_end + REFIT * len(simulator.consumers(name)) for name in names}
     total, completed = sum(runs.values()), list[float]()
 
     def points_of(name: str) -> dict[int, float] | None:

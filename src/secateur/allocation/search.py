@@ -27,7 +27,7 @@ from secateur.evaluation.latency_table import LatencyTable
 from secateur.importance.scores import GroupScores, Scores
 from secateur.utils.progress import track
 
-SIMULATIONS = 0.5  # share of a time budget
+SIMULATIONS = 0.65  # share of a time budget
 SIMULATED = 128
 MOST_FILLED = 2  # of the allocations that come nearest, those that are tried with sizes that fill kernels
 

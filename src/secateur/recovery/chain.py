@@ -44,9 +44,9 @@ CLOSED_FORM = ("mean", "batchnorm", "refit", "adapt")
 TRAINED: dict[str, TrainingFunction] = {"tune": tune}
 DEFAULT = ("refit", "adapt")
 ALLOWANCES = {"refit": 1.0, "adapt": 1.0, "tune": -1.0}  # standard errors by which a repair may be worse
-LATEST = {"adapt": 0.7, "tune": 0.8}  # shares of a time budget, after which a repair is not begun
-JUDGED = 0.85  # the share after which a repair on trial ends
-FINISHED = 0.93  # the share after which the fit to all examples ends; the rest is for the report
+LATEST = {"adapt": 0.75, "tune": 0.85}  # shares of a time budget, after which a repair is not begun
+JUDGED = 0.88  # the share after which a repair on trial ends
+FINISHED = 0.95  # the share after which the fit to all examples ends; the rest is for the report
 
 
 @dataclass(frozen=True)
