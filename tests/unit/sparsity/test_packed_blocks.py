@@ -44,6 +44,16 @@ def looped() -> tuple[nn.Linear, LoopedLinear]:
     return dense, LoopedLinear(dense, dense.weight, blocks, (4, 8), None)
 
 
+def test_copies_of_compiled_loops_hold_no_arrays_of_the_original(looped: tuple[nn.Linear, LoopedLinear]) -> None:
+    """Addresses of memory mean something else in another process."""
+    _, loops = looped
+    with torch.no_grad():
+        loops(torch.randn(2, 16))
+    assert loops._arrays_at is not None
+    assert loops.__getstate__()["_arrays_at"] is None
+    assert copy.deepcopy(loops)._arrays_at is None
+
+
 def test_compiled_loops_hold_on_to_no_old_weights(looped: tuple[nn.Linear, LoopedLinear]) -> None:
     dense, compiled = looped
     x = torch.randn(3, 16)

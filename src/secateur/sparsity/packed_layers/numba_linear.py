@@ -51,7 +51,7 @@ class LoopedLinear(TiledLinear):
         return result[:, : self.outputs].reshape(*x.shape[:-1], self.outputs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_seen": None}
+        return {**self.__dict__, "_arrays_at": None}  # addresses of another process
 
     def _operands(self) -> Operands:
         """The weights as arrays, made once: that takes as long as a fifth of a layer of 1,024."""
