@@ -582,6 +582,9 @@ ZOO: dict[str, Specimen] = {
     "weights of length 1": Specimen(
         operators.UnitWeights, lambda: torch.randn(BATCH, 4), {"rows": 6, "cosine": 5, "prototypes": 7}
     ),
+    "features of length 1": Specimen(
+        operators.UnitFeatures, tokens(4), {"image": 6}, {"matrix": "is reduced over these units"}
+    ),
     "standard weights": Specimen(operators.StandardWeights, images(), {"first": 6, "second": 5}),
     "splines": Specimen(
         lambda: nn.Sequential(operators.Splines(4, 6), operators.Splines(6, 5), nn.Linear(5, 2)),

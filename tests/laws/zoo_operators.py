@@ -250,6 +250,22 @@ class UnitWeights(nn.Module):
         return self.last(torch.exp(-torch.cdist(x, self.prototypes)))
 
 
+class UnitFeatures(nn.Module):
+    """Two streams, each over its length by `torch.linalg.norm`, and their products; and norms of matrices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.text, self.matrix = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(4, 5)
+        self.last = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        image, text = self.image(x), self.text(x)
+        image = image / torch.linalg.norm(image, dim=-1, keepdim=True)
+        text = text / (torch.linalg.norm(text, ord=2, dim=-1, keepdim=True) + 1e-6)
+        matrix = torch.linalg.norm(torch.tanh(self.matrix(x)), ord=2, dim=(1, 2))
+        return image @ text.transpose(1, 2), self.last(image), matrix
+
+
 class StandardConv(nn.Conv2d):
     """A convolution whose filters are given mean 0 and variance 1, by batch norm or written out."""
 

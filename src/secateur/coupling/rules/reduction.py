@@ -11,6 +11,7 @@ from secateur.coupling.rules.elementwise import elementwise
 from secateur.coupling.rules.op_rule import OpRule, RuleTable
 from secateur.coupling.rules.parameter_axes import map_labels, narrow_axes
 from secateur.coupling.rules.position_axes import unreduced
+from secateur.graph.operators import operator_name
 
 
 def couple_along(op: OpContext, labels: Tensor, dims: set[int], reason: str) -> Tensor | None:
@@ -56,7 +57,7 @@ def reduction(op: OpContext) -> Any:
 def summation(op: OpContext) -> Any:
     """Read the units along the one axis of a sum, a mean, a variance or a Euclidean norm."""
     argument = _name_of_input(op)
-    is_euclidean = op.args.get("ord", op.args.get("p", 2)) == 2
+    is_euclidean = _is_euclidean(op)
     if is_parameter(op, argument):
         return _reduce_parameter(op, argument, reads=is_euclidean)
     labels = op.activation(argument)
@@ -66,6 +67,14 @@ def summation(op: OpContext) -> Any:
     (dim,) = reduced
     op.read(argument, dim, op.axis_labels(labels, dim))
     return op.frozen()
+
+
+def _is_euclidean(op: OpContext) -> bool:
+    """Return whether a norm is the root of the sum of squares, as it is without an order; other operators have none."""
+    order = op.args.get("ord", op.args.get("p", 2))
+    if operator_name(op.node) == "linalg_norm" and order is not None and len(_reduced_axes(op, op.args["self"])) > 1:
+        return False  # of a matrix, 2 is the largest singular value
+    return order is None or order == 2
 
 
 def _name_of_input(op: OpContext) -> str:
@@ -192,6 +201,6 @@ RULES: RuleTable = {
     "std": OpRule(summation, masked=masked_deviation, channels="sum"),
     "var_mean": OpRule(summation, masked=masked_variance_and_mean, channels="sum"),
     "std_mean": OpRule(summation, masked=masked_deviation_and_mean, channels="sum"),
-    "linalg_vector_norm norm": OpRule(summation, masked=masked_norm, channels="sum"),
+    "linalg_vector_norm linalg_norm norm": OpRule(summation, masked=masked_norm, channels="sum"),
     "amax amin max min argmax argmin any all logsumexp prod": OpRule(reduction),
 }
