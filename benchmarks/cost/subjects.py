@@ -138,6 +138,19 @@ def small_llama(data: Path | None, examples: int = 64, layers: int = 8, length: 
     return CostSubject(model, batches, {"params": 0.8}, _no_quality)
 
 
+def words_llama(data: Path | None, examples: int = 16, layers: int = 2, length: int = 64) -> CostSubject:
+    """A Llama with the widths of SmolLM2 and random weights; its outputs over the vocabulary are too large to keep."""
+    from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415 (needs packages that the others don't)
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 16384, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": layers}
+    heads = {"num_attention_heads": 9, "num_key_value_heads": 3}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, **heads, tie_word_embeddings=True)).eval()
+    tokens = torch.randint(0, 16384, (examples, length))
+    batches = [{"input_ids": sequences} for sequences in tokens.split(8)]
+    return CostSubject(model, batches, {"params": 0.8}, _no_quality)
+
+
 SUBJECTS: dict[str, Callable[[Path | None], CostSubject]] = {
     "demo": network_of_benchmarks,
     "demo-25": partial(network_of_benchmarks, keep=0.25),
@@ -156,5 +169,6 @@ SUBJECTS: dict[str, Callable[[Path | None], CostSubject]] = {
     "bert": bert,
     "bert-64": partial(bert, examples=64, layers=2),
     "llama": small_llama,
+    "llama-words": words_llama,
     "llama-long": partial(small_llama, examples=128, layers=4, length=256),
 }  # fmt: skip
