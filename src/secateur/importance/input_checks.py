@@ -11,14 +11,14 @@ from torch.utils import _pytree as pytree
 from secateur.data.batch import Batch
 from secateur.errors import DataError, SecateurError
 from secateur.evaluation.outputs import main_output
-from secateur.importance.input_changes import (
-    BATCH_AXIS,
+from secateur.importance.input_advice import (
     RESULTS_BY_IMAGE,
     advice_on_inputs,
     has_results_by_image,
     input_shapes_text,
     is_unbatched,
 )
+from secateur.importance.input_changes import BATCH_AXIS
 
 Run = Callable[[Batch], Any]
 EXAMPLE_COUNT = 2
