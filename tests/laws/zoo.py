@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 import zoo_attention as attention
 import zoo_code as code
+import zoo_heads as heads
 import zoo_operators as operators
 import zoo_others as others
 
@@ -639,8 +640,8 @@ ZOO: dict[str, Specimen] = {
         attention.Bundles, tokens(5), {"embed": 12, "attention.qkv": 4, "up": 9}, options={"as_program": True}
     ),
     "relative positions": Specimen(attention.RelativePositions, tokens(6), {"q": 4, "out": 7}, {"distance": "meets"}),
-    "heads in front of the examples": Specimen(attention.HeadsOutside, tokens(6), {"qkv": 3, "out": 6}),
-    "width of the input": Specimen(attention.WidthOfInput, tokens(6), {"embed": 8, "qkv": 4, "out": 6}),
+    "heads in front of the examples": Specimen(heads.HeadsOutside, tokens(6), {"qkv": 3, "out": 6}),
+    "width of the input": Specimen(heads.WidthOfInput, tokens(6), {"embed": 8, "qkv": 4, "out": 6}),
     "looked up": Specimen(attention.LookedUp, tokens(6), {"q": 3}),
     "lstm": Specimen(lambda: others.Recurrent(nn.LSTM), tokens(4), {"first": 7, "layers": 6}),
     "gru": Specimen(lambda: others.Recurrent(nn.GRU), tokens(4), {"first": 7, "layers": 6}),

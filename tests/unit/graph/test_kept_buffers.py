@@ -7,7 +7,7 @@ import secateur as sc
 from secateur.graph.contexts import preserved
 
 
-class Counting(nn.Module):
+class CallCounter(nn.Module):
     """A model that counts its calls in a buffer, which it then replaces, and scales by an expanded buffer."""
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Counting(nn.Module):
 
 
 def test_buffers_that_the_code_changes_and_then_replaces_are_restored() -> None:
-    model = Counting().eval()
+    model = CallCounter().eval()
     calls, scales = model.calls, model.scales
     network = sc.trace(model, torch.randn(3, 5))
     sc.cut(model, sc.plan(network, sc.score(network, by="l1"), keep={"units": 0.5}))
@@ -34,7 +34,7 @@ def test_buffers_that_the_code_changes_and_then_replaces_are_restored() -> None:
 
 
 def test_tensors_that_are_plain_attributes_are_restored() -> None:
-    model = Counting()
+    model = CallCounter()
     with preserved(model):
         model.seen += 1
     assert float(model.seen) == 0
