@@ -57,11 +57,11 @@ def last_small_position(program: Program, share: float) -> int:
     most = share * sum(sizes[node] for node in set(program.output_nodes))
     changes = [0] * (end + 2)  # of the bytes of the values before each position
     for node, size in sizes.items():
-        made = program.position[node]
-        changes[made + 1] += size
-        changes[max(program.last_use[node], made) + 1] -= size
-    held = list(itertools.accumulate(changes))
-    return max((position for position in range(program.first, end) if held[position] <= most), default=program.first)
+        position = program.position[node]
+        changes[position + 1] += size
+        changes[max(program.last_use[node], position) + 1] -= size
+    totals = list(itertools.accumulate(changes))
+    return max((position for position in range(program.first, end) if totals[position] <= most), default=program.first)
 
 
 def recorded_examples(program: Program) -> int:

@@ -59,6 +59,19 @@ def test_quick_simulations_take_microbatches_from_all_over_the_examples() -> Non
         assert quick.examples == sum(microbatch.size or 1 for microbatch in microbatches)
 
 
+def recorded_runs(monkeypatch: pytest.MonkeyPatch, network: sc.Network) -> list[str]:
+    """Return a list to which each run of a program is added: "dense" for one of the dense network from its start."""
+    runs: list[str] = []
+    advance = ProgramCursor.advance
+
+    def counted(self: ProgramCursor, state: RunState, stop: int, fixed: Any, *others: Any, **options: Any) -> RunState:
+        runs.append("dense" if not others and stop > state.position == network.program.first else "other")
+        return advance(self, state, stop, fixed, *others, **options)
+
+    monkeypatch.setattr(ProgramCursor, "advance", counted)
+    return runs
+
+
 def test_outputs_over_a_vocabulary_are_computed_again_from_small_values(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same bits as of outputs that are kept; the dense network's layers run once for all plans."""
     torch.manual_seed(0)
@@ -69,14 +82,7 @@ def test_outputs_over_a_vocabulary_are_computed_again_from_small_values(monkeypa
     late = network.program.nodes[last_small_position(network.program, SMALL)]
     assert module_path(late) == "5"
     plans = [{"1": torch.arange(kept), "3": torch.arange(kept)} for kept in (4, 8, 12)]
-    runs: list[str] = []
-    advance = ProgramCursor.advance
-
-    def counted(self: ProgramCursor, state: RunState, stop: int, fixed: Any, *others: Any, **options: Any) -> RunState:
-        runs.append("dense" if not others and stop > state.position == network.program.first else "other")
-        return advance(self, state, stop, fixed, *others, **options)
-
-    monkeypatch.setattr(ProgramCursor, "advance", counted)
+    runs = recorded_runs(monkeypatch, network)
     measured, starts = [], []
     for entries, late_bytes in ((1 << 30, 1 << 30), (0, 1 << 30), (0, 0)):
         monkeypatch.setattr("secateur.allocation.simulation_fold.MOST_ENTRIES", entries)
