@@ -712,7 +712,7 @@ ZOO: dict[str, Specimen] = {
         {"text": 4},
         options={"kinds": ["head width"]},
     ),
-    "linear attention": Specimen(attention.LinearAttention, lambda: torch.randn(BATCH, 5, 4, 3), {"qkv": 3}),
+    "linear attention": Specimen(heads.LinearAttention, lambda: torch.randn(BATCH, 5, 4, 3), {"qkv": 3}),
     "blocks": Specimen(others.Blocks, lambda: torch.randn(BATCH, 5), {"blocks": 4}, options={"kinds": "blocks"}),
     "blocks and channels": Specimen(
         others.BlocksAndChannels,

@@ -183,22 +183,3 @@ def padded() -> tuple[Tensor, Tensor]:
 
 def two_sequences() -> tuple[Any, ...]:
     return torch.randn(3, 5, 6), torch.randn(3, 4, 5)
-
-
-class LinearAttention(nn.Module):
-    """Attention without softmax: a column of ones beside the values sums the weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.width = 4
-        self.qkv, self.mix, self.out = nn.Conv2d(5, 36, 1), nn.Conv2d(36, 36, 1, groups=9), nn.Conv2d(24, 3, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, _, height, width = x.shape
-        qkv = self.qkv(x)
-        heads = torch.cat([qkv, self.mix(qkv)], 1).reshape(batch, -1, 3 * self.width, height * width).transpose(-1, -2)
-        q, k, v = heads.chunk(3, -1)
-        q, k, v = F.relu(q) + 0.1, F.relu(k) + 0.1, F.pad(v, (0, 1), value=1.0)
-        y = q @ (k.transpose(-1, -2) @ v)
-        y = y[..., :-1] / y[..., -1:]
-        return self.out(y.transpose(-1, -2).reshape(batch, -1, height, width))
