@@ -36,12 +36,12 @@ REASONS = """What is known of the reasons, from ResNet-20 with 256 images at hal
 - Behind blocks that keep a quarter of their channels or less, the error of the residual stream is .14 to .3 of its
   variance, on images that were fitted as on others. Later layers correct it only as far as a few hundred images show.
 - A training added half a point to the first draw of 0.13.0 (85.70 to 86.20 %), for 670 further passes, so that `tune`
-  is no part of the default. In a trial with 64 other images held out, their divergence fell no further after 134 steps: the images
-  and the plan bound it, not the number of steps.
+  is no part of the default. In a trial with 64 other images held out, their divergence fell no further after 134 steps:
+  the images and the plan bound it, not the number of steps.
 - Whole blocks gain more than the sizes of layers. Until 0.14.0 the default paid two points for sizes that fill the
   kernels' steps of 16 channels: 85.70 and 85.40 % in the first two draws, at 71 % of the MACs in steps, where
-  `target="any"` had 87.70 and 87.30 % at 94 and 86 %. Since 0.15.0 it leaves out one or two of the seven blocks as well,
-  and keeps more channels in the others, at 58 to 61 % of the MACs in steps.
+  `target="any"` had 87.70 and 87.30 % at 94 and 86 %. Since 0.15.0 it leaves out one or two of the seven blocks as
+  well, and keeps more channels in the others, at 58 to 61 % of the MACs in steps.
 - More images help less than the plan: the rows with 1,024 images show it.
 """
 

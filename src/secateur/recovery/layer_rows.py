@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import Tensor
 
-from secateur.evaluation.holdout import holdout_mask
+from secateur.evaluation.holdout import FEWEST_BLOCKS, holdout_mask
 from secateur.graph.operators import arguments
 from secateur.recovery.paired_run import PairedExecution, value_of
 from secateur.recovery.pruned_layer import PrunedLayer, results_at
@@ -65,8 +65,8 @@ def _lacking(pruned_layer: PrunedLayer, goal: TargetInterval, output: Tensor) ->
 
 
 def _held_rows(count: int, size: int, first_example: int, examples: int) -> Tensor:
-    """Return which rows of a microbatch are of examples held out, (rows,)."""
+    """Return which rows of a microbatch are held out, those of some examples or some of a few examples, (rows,)."""
     is_held = holdout_mask(size, first_example, examples)
-    if count % size:  # the first axis is not the examples
+    if examples < FEWEST_BLOCKS or count % size:  # none of them is held out, or the first axis is not the examples
         is_held = holdout_mask(count, 0, count)
     return is_held.repeat_interleave(count // len(is_held))

@@ -115,8 +115,11 @@ def select_ridge(
 ) -> Choice:
     """Select the ridge, and the number of steps through the nonlinearity, that are best on held-out rows.
 
-    Ridges are tried from the middle on, in the direction in which less is left, as long as it falls.
+    Ridges are tried from the middle on, in the direction in which less is left, as long as it falls. Where no row is
+    held out, the largest one is taken.
     """
+    if held_moments.rows == 0:
+        return Choice(RIDGES[-1], 0)
     system_at = systems_of(fitted, has_constant)
     best = _Trial(system_at, RIDGES[MIDDLE], held_moments)
     for ridges in (RIDGES[MIDDLE + 1 :], RIDGES[:MIDDLE][::-1]):
