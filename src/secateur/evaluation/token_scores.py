@@ -30,8 +30,11 @@ def has_token_scores(program: Program) -> bool:
     scores = main_output(recorded)
     if is_logits(recorded) or scores.dim() != SEQUENCE_DIMS:
         return False
+    classes = scores.shape[-1]
+    if not isinstance(classes, int):  # a length that varies from batch to batch
+        return False
     makers = [node for node in program.output_nodes if node.meta.get("val") is scores]
-    return any(map(_is_of_product, makers)) and scores.shape[-1] in set(_vocabularies(program))
+    return any(map(_is_of_product, makers)) and classes in set(_vocabularies(program))
 
 
 def recorded_output(program: Program) -> Any:

@@ -1,7 +1,7 @@
 """Changes of the inputs of a training: by the user's function, or those that the dense network is invariant to."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,9 +30,9 @@ class InputAugmentation:
         if self.function is None:
             return self.images.changed(batch, draws)
         if batch.kwargs:
-            return Batch(batch.args, self.function(dict(batch.kwargs)), batch.target)
+            return replace(batch, kwargs=self.function(dict(batch.kwargs)))
         changed = self.function(batch.args[0] if len(batch.args) == 1 else batch.args)
-        return Batch(changed if isinstance(changed, tuple) else (changed,), {}, batch.target)
+        return replace(batch, args=changed if isinstance(changed, tuple) else (changed,))
 
     def __str__(self) -> str:
         return str(self.images) if self.function is None else getattr(self.function, "__name__", "yours")

@@ -102,6 +102,38 @@ def test_which_networks_give_scores_of_tokens(model: nn.Module, expected: bool) 
     assert has_token_scores(sc.trace(model, example).program) == expected
 
 
+class ConvolvedTokens(nn.Module):
+    """Features of each token, with the positions, whose number varies, along the last axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.up, self.down = nn.Embedding(WORDS, 6), nn.Conv1d(6, 12, 3, padding=1), nn.Conv1d(12, 4, 1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        result: Tensor = self.down(self.up(self.embed(tokens).transpose(1, 2)).relu())
+        return result
+
+
+def test_numbers_of_positions_that_vary_are_no_classes() -> None:
+    data = [tokens[:, :length] for tokens, length in zip(TOKENS, (12, 9, 8, 10, 11), strict=True)]
+    network = sc.trace(ConvolvedTokens(), data)
+    assert not has_token_scores(network.program)
+    assert sc.prune(ConvolvedTokens(), data, {"macs": 0.7}, progress=False).report.pruned.divergence is not None
+
+
+def test_inputs_that_training_changes_keep_scores_of_tokens() -> None:
+    results = [
+        sc.prune(
+            kind(), TOKENS, {"macs": 0.6}, repair="tune", tuning={"steps": 5, "augment": torch.Tensor.clone},
+            progress=False,
+        )
+        for kind in (Language, Named)
+    ]  # fmt: skip
+    ours, named = (result.model.state_dict() for result in results)
+    assert all(torch.equal(ours[name], named[name]) for name in named)
+
+
 @pytest.mark.parametrize("has_labels", [True, False])
 @pytest.mark.parametrize("plain", [Language, Pair])
 def test_a_plain_language_model_is_pruned_like_a_named_one(plain: type[Language], has_labels: bool) -> None:
