@@ -69,17 +69,36 @@ def parameters_kept(model: nn.Module) -> Iterator[None]:
 def _tensors_kept(tensors: Iterable[Tensor]) -> Iterator[None]:
     """Restore the memory and the values of tensors on leaving; those with the same values are not written to."""
     room = TensorRoom()
-    saved = [(tensor, tensor.data, room.copied(tensor.detach())) for tensor in tensors]
+    saved = [(tensor, tensor.data, _copied(tensor.detach(), room)) for tensor in tensors if not tensor.is_meta]
     try:
         yield
     finally:
         with torch.no_grad():
             for tensor, memory, values in saved:
-                is_dense = memory.layout == torch.strided
+                is_dense = _is_dense(memory)
                 if is_dense and (tensor.data.data_ptr() != memory.data_ptr() or tensor.shape != memory.shape):
                     tensor.data = memory
-                if not is_dense or not torch.equal(memory, values):
+                if not is_dense:
                     memory.copy_(values)
+                elif not torch.equal(memory, values):
+                    _without_repeats(memory).copy_(_without_repeats(values, memory))
+
+
+def _copied(tensor: Tensor, room: TensorRoom) -> Tensor:
+    return room.copied(tensor) if _is_dense(tensor) else tensor.clone()
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """True if a tensor has one memory with strides: it is neither sparse nor nested."""
+    return tensor.layout == torch.strided and not tensor.is_nested
+
+
+def _without_repeats(tensor: Tensor, expanded: Tensor | None = None) -> Tensor:
+    """Return the first entry alone along the axes along which a tensor, or another of its shape, is expanded."""
+    for axis, stride in enumerate((tensor if expanded is None else expanded).stride()):
+        if stride == 0 and tensor.shape[axis] > 1:
+            tensor = tensor.narrow(axis, 0, 1)
+    return tensor
 
 
 def run_module(model: nn.Module, batch: Batch) -> Any:

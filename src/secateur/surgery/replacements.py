@@ -3,6 +3,7 @@
 The parameters keep their names, and `isinstance` still holds.
 """
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,16 +90,26 @@ class SkippedBlock(nn.Module):
 
 
 def skipped_block(model: nn.Module, path: str) -> nn.Module:
-    """Return what stands in place of a block: where a sequence calls it with one input, torch's own identity.
+    """Return what stands in place of a block: where it is in a sequence and takes one input, torch's own identity.
 
-    The cut model then is made of torch's modules and the user's.
+    The cut model then is made of torch's modules and the user's. Code that goes through a sequence itself may call its
+    blocks with further inputs, which torch's identity refuses.
 
     Args:
         model: the model.
         path: the path of the block, which it still has.
     """
-    parent = model.get_submodule(path.rpartition(".")[0])
-    return nn.Identity() if type(parent).forward is nn.Sequential.forward else SkippedBlock()
+    parent, block = model.get_submodule(path.rpartition(".")[0]), model.get_submodule(path)
+    is_in_sequence = type(parent).forward is nn.Sequential.forward
+    return nn.Identity() if is_in_sequence and _takes_one_input(block) else SkippedBlock()
+
+
+def _takes_one_input(block: nn.Module) -> bool:
+    parameters = list(inspect.signature(block.forward).parameters.values())
+    return len(parameters) == 1 and parameters[0].kind not in (
+        inspect.Parameter.VAR_POSITIONAL,
+        inspect.Parameter.VAR_KEYWORD,
+    )
 
 
 REPLACEMENTS: Mapping[type[nn.Module], type[nn.Module]] = {nn.MultiheadAttention: CutMultiheadAttention}

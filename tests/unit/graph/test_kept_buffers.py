@@ -1,5 +1,6 @@
 """Buffers and other tensors that a model's own code changes are as they were afterwards."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -38,3 +39,29 @@ def test_tensors_that_are_plain_attributes_are_restored() -> None:
     with preserved(model):
         model.seen += 1
     assert float(model.seen) == 0
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.eye(3).to_sparse(),
+        torch.full((1,), float("nan")).expand(3),
+        torch.empty(3, device="meta"),
+    ],
+    ids=["sparse", "expanded", "meta"],
+)
+def test_tensors_of_any_kind_may_be_plain_attributes(tensor: Tensor) -> None:
+    model = CallCounter()
+    model.table = tensor
+    with preserved(model):
+        model.seen += 1
+    assert model.table is tensor
+    assert float(model.seen) == 0
+
+
+def test_an_expanded_buffer_that_the_code_changes_is_restored() -> None:
+    model = CallCounter()
+    with preserved(model):
+        model.scales[:, :1].fill_(2)
+    assert torch.equal(model.scales, torch.full((1, 8), 0.5))
+    assert model.scales.stride(1) == 0
