@@ -112,7 +112,7 @@ class _BlockSearch:
         """Return the allocation to try where no plan with all blocks meets the budget: by the best curves."""
         allocations = self._search.allocations
         by_loss = [some for some in allocations if some.names == ("loss",) and not some.whole]
-        return (by_loss or [*allocations])[-1]._replace(target=self._search.config.filled_target)
+        return (by_loss or [*allocations])[-1]
 
     def _is_time_up(self) -> bool:
         return self._search.config.time.is_spent(SIMULATIONS)

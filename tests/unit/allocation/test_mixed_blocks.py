@@ -209,6 +209,12 @@ def test_blocks_that_do_nothing_are_left_out_for_macs() -> None:
     assert not any(type(module).__module__.startswith("secateur") for module in result.model.modules())
 
 
+def test_a_budget_that_is_met_without_blocks_alone_is_met_by_widths_that_fill_no_kernels() -> None:
+    result = sc.prune(residual(), images(32), {"macs": 0.002}, by="l2", progress=False)
+    assert any(type(block) is nn.Identity for block in result.model.layers)
+    assert result.plan.cost.macs <= 0.002 * result.plan.dense.macs
+
+
 def test_a_block_that_is_gone_in_training_is_zero_as_a_whole() -> None:
     model = residual()
     network = sc.trace(model, images(2), kinds=MIXED)
