@@ -138,12 +138,18 @@ def run_masked(
         return network.program.forward(batch, MeanAblation(means).handlers(network, mask[None]), weights)
 
 
-def masked_draws(network: Network, batch: Batch, mask: Tensor, means: Means) -> AbstractContextManager[Any]:
-    """Let a cut network draw the masked run's numbers, without the entries of absent units, within a context."""
+def masked_draws(
+    network: Network, batch: Batch, mask: Tensor, means: Means, weights: Mapping[str, Tensor] | None = None
+) -> AbstractContextManager[Any]:
+    """Let a cut network draw the masked run's numbers, without the entries of absent units, within a context.
+
+    The arguments are those of `run_masked`.
+    """
 
     def run(noting: Mapping[Node, OpOverride]) -> None:
         handlers = MeanAblation(means).handlers(network, mask[None])
         both = {node: [h[node] for h in (handlers, noting) if node in h] for node in {**handlers, **noting}}
-        network.program.forward(batch, {node: chain_overrides(overrides) for node, overrides in both.items()})
+        chained = {node: chain_overrides(overrides) for node, overrides in both.items()}
+        network.program.forward(batch, chained, weights)
 
     return replayed_left(run, {draw.node: draw for draw in network.draws}, mask)

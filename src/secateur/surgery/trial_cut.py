@@ -82,7 +82,7 @@ class TrialCutter:
         batch = network.example.map(scaled_input) if self.far else network.example
         mask = network.mask(kept)
         try:
-            with masked_draws(network, batch, mask, means):
+            with masked_draws(network, batch, mask, means, self.weights):
                 output = call_model(small, batch)
         except Exception as failure:  # noqa: BLE001 the model's own code may raise anything
             reason = f"the cut {network.title} can't be run: {failure_text(failure)}"

@@ -126,3 +126,23 @@ def test_faults_show_in_branches_that_begin_with_zeros(zeros: str) -> None:
     assert {group.name: group.size for group in program.groups} == {"up": 6, "inner": 8}
     small = sc.cut(model, sc.plan(program, sc.score(program, by="l1"), keep={"units": 0.5}))
     assert float(dict(small.named_parameters())[zeros].abs().max()) <= 1e-6
+
+
+class DrawnAround(nn.Module):
+    """A model that draws from distributions whose means a layer of zeros computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.mean, self.down = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+        nn.init.zeros_(self.mean.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.up(x).relu()
+        result: Tensor = self.down(hidden + torch.normal(self.mean(hidden), 1.0))
+        return result
+
+
+def test_numbers_are_drawn_with_the_weights_that_stand_in_for_zeros() -> None:
+    torch.manual_seed(0)
+    network = sc.trace(DrawnAround().eval(), torch.randn(8, 4))
+    assert {group.name: group.size for group in network.groups} == {"up": 6}
