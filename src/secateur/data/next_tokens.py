@@ -30,20 +30,19 @@ def with_next_tokens(batches: Iterable[Batch], title: str) -> list[Batch]:
     """Return batches whose targets belong to the outputs at the same positions.
 
     Models of the transformers library take `labels` like the input tokens, and shift them in their own loss where they
-    are causal. `labels` that repeat the tokens are shifted for models of a user's own, too: at the same position they
-    would say nothing. Targets that are given as such, `(inputs, target)`, are not shifted.
+    are causal. `labels` that repeat the tokens in all batches are shifted for models of a user's own, too: at the same
+    position they would say nothing. Targets that are given as such, `(inputs, target)`, are not shifted.
 
     Args:
         batches: the batches.
         title: the name of the model's class.
     """
-    is_causal, has_head = is_causal_language_model(title), WITH_HEAD.search(title) is not None
-    return [
-        _with_next_tokens(batch, is_causal or (not has_head and _labels_repeat_tokens(batch)))
-        if batch.has_labels
-        else batch
-        for batch in batches
-    ]
+    all_batches = list(batches)
+    labelled = [batch for batch in all_batches if batch.has_labels]
+    is_causal = is_causal_language_model(title)
+    if not is_causal and labelled and WITH_HEAD.search(title) is None:
+        is_causal = all(map(_labels_repeat_tokens, labelled))  # a batch alone may repeat those of a masked model
+    return [_with_next_tokens(batch, is_causal) if batch.has_labels else batch for batch in all_batches]
 
 
 def tokens_of(batch: Batch) -> Tensor:
@@ -58,8 +57,7 @@ def _labels_repeat_tokens(batch: Batch) -> bool:
     if not isinstance(labels, Tensor) or labels.is_floating_point() or not batch.tensors:
         return False
     tokens = tokens_of(batch)
-    is_counted = labels != IGNORED_LABEL
-    return tokens.shape == labels.shape and bool(is_counted.any() and ((tokens == labels) | ~is_counted).all())
+    return tokens.shape == labels.shape and bool(((tokens == labels) | (labels == IGNORED_LABEL)).all())
 
 
 def _with_next_tokens(batch: Batch, is_causal: bool) -> Batch:

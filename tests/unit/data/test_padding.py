@@ -36,12 +36,12 @@ def rows(batch: dict[str, Tensor]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("on_the_left", [False, True])
 def test_rows_lose_their_padding_and_join_others_of_their_length(on_the_left: bool) -> None:
     batch = padded((*LENGTHS[1:], LENGTHS[0]), on_the_left)
-    targets = torch.where(batch["attention_mask"] == 1, batch["input_ids"], -100)
+    targets = torch.where(batch["attention_mask"] == 1, batch["input_ids"] + 1, -100)
     batches = as_batches({**batch, "labels": targets, "kind": torch.arange(8)})
     assert sorted(tuple(one.kwargs["input_ids"].shape) for one in batches) == [(1, 3), (1, 7), (3, 5), (3, 9)]
     assert batches[0].kwargs["input_ids"].shape[1] == 9  # the longest comes first: it is traced
     assert all(bool(one.kwargs["attention_mask"].all()) for one in batches)
-    assert all(torch.equal(one.target, one.kwargs["input_ids"]) for one in batches)
+    assert all(torch.equal(one.target, one.kwargs["input_ids"] + 1) for one in batches)
     assert sorted(int(kind) for one in batches for kind in one.kwargs["kind"]) == list(range(8))
 
 

@@ -181,8 +181,12 @@ def test_tokens_of_strings_are_read_by_position_and_their_labels_are_the_next_on
     assert sc.score(network, padded, by="taylor", progress=False)["up"].values.shape == (24,)
 
 
-def test_labels_of_words_that_are_masked_are_not_shifted() -> None:
-    data = [{"tokens": tokens, "labels": tokens.masked_fill(tokens > 2, 5)} for tokens in TOKENS]
+@pytest.mark.parametrize("repeating", [0, 2])  # batches whose masked words happen to be the right ones
+def test_labels_of_words_that_are_masked_are_not_shifted(repeating: int) -> None:
+    data = [
+        {"tokens": tokens, "labels": tokens if number < repeating else tokens.masked_fill(tokens > 2, 5)}
+        for number, tokens in enumerate(TOKENS)
+    ]
     pairs = [(batch["tokens"], batch["labels"]) for batch in data]
     losses = [
         sc.prune(Language(), form, {"macs": 0.8}, repair=None, progress=False).report.dense.loss
