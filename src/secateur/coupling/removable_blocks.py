@@ -66,6 +66,16 @@ def _leads_back(program: Program, value: Node, current: Node | None, path: str) 
     return value not in program.state_names and not is_within(home_path(value), path)
 
 
+def shares_tensors(program: Program, block: RemovableBlock) -> bool:
+    """Return whether operators outside of a block read a parameter or buffer that the program names as one of its."""
+    return any(
+        is_within(name, block.path) and not is_within(module_path(user), block.path)
+        for node, name in program.state_names.items()
+        for user in node.users
+        if user.op == "call_function"
+    )
+
+
 def home_path(value: Node) -> str:
     """Return the path of the module that computes a value, "" for inputs and parameters."""
     return module_path(value) if value.op == "call_function" else ""

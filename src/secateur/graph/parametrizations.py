@@ -60,7 +60,9 @@ def plain_names(model: nn.Module) -> tuple[dict[str, str], frozenset[str]]:
         weight. And the names of these computed weights.
     """
     computed = dict(_computed_weights(model))
-    names = {name: plain_path(model, computed.get(name, name)) for name, _ in model.named_parameters()}
+    names = {
+        name: plain_path(model, computed.get(name, name)) for name, _ in model.named_parameters(remove_duplicate=False)
+    }
     return names, frozenset(names[name] for name in names if name in computed)
 
 

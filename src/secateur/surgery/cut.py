@@ -76,7 +76,7 @@ def cut(
     if scale_dropout:
         recipe = _scale_dropouts(small, recipe)
     record_cut(small, model, plan.network, recipe)
-    dense = dense_parameters(model)
+    dense = dense_parameters(model, recipe.skipped)
     states = cut_states(optimizer, dense, recipe) if optimizer is not None else {}
     if inplace:
         bake_in_place(model)

@@ -1,6 +1,6 @@
 """The optimizer's state, sliced with its parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +28,18 @@ class DenseParameters:
     computed: frozenset[str]
 
 
-def dense_parameters(model: nn.Module) -> DenseParameters:
-    """Return the parameters of a model with their names in its plain copy."""
+def dense_parameters(model: nn.Module, skipped: Sequence[str] = ()) -> DenseParameters:
+    """Return the parameters of a model with their names in its plain copy.
+
+    Args:
+        model: the model.
+        skipped: the paths of blocks that are left out. A parameter that other modules share has a name of theirs.
+    """
     names, computed = plain_names(model)
-    return DenseParameters({parameter: names[name] for name, parameter in model.named_parameters()}, computed)
+    named = [(parameter, names[name]) for name, parameter in model.named_parameters(remove_duplicate=False)]
+    first: dict[Tensor, str] = dict(reversed(named))
+    outside = {parameter: name for parameter, name in reversed(named) if not is_inside(name, skipped)}
+    return DenseParameters(first | outside, computed)
 
 
 def cut_states(optimizer: torch.optim.Optimizer, dense: DenseParameters, recipe: Recipe) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from secateur.coupling.members import Frozen
 from secateur.coupling.network import Kept, Network
 from secateur.coupling.regroup import freeze_groups
-from secateur.coupling.removable_blocks import RemovableBlock, find_blocks
+from secateur.coupling.removable_blocks import RemovableBlock, find_blocks, shares_tensors
 from secateur.coupling.residual_blocks import of_blocks
 from secateur.surgery.culprits import bisect_failures, failing_groups, freeze_failing_groups
 from secateur.surgery.diagnose import (
@@ -101,8 +101,12 @@ def _validated_draw(trials: TrialCutter, network: Network, seed: int) -> Network
 
 
 def removable_blocks(model: nn.Module, network: Network) -> list[RemovableBlock]:
-    """Return the blocks of a network that can be left out, as a trial of each shows."""
-    blocks = list(find_blocks(network.program))
+    """Return the blocks of a network that can be left out beside other units, as a trial of each shows.
+
+    Tensors that other modules share with a block, and that lose units there, stay as they are.
+    """
+    program = network.program
+    blocks = [block for block in find_blocks(program) if not shares_tensors(program, block)]
     failures = _failures_without(TrialCutter(model), network, blocks)
     return [block for block, failure in zip(blocks, failures, strict=True) if failure is None]
 
