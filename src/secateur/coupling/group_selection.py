@@ -48,11 +48,11 @@ def groups_of(network: "Network", selector: Selector) -> set[str]:
     names = list(network.by_name)
     if isinstance(selector, str) and not isinstance(selector, ModulePath):
         matches = set(names) & {selector} or set(fnmatch.filter(names, selector))
-        matches = matches or _groups_within(network, [selector])
+        matches = matches or groups_within(network, [selector])
         if not matches:
             raise NameMatchError(f"no group is named {selector!r}; {_advice_on_name(network, selector)}")
         return matches
-    return _groups_within(network, paths_of(selector, network.modules, network.title))
+    return groups_within(network, paths_of(selector, network.modules, network.title))
 
 
 def groups_by_module(network: "Network") -> dict[str, set[str]]:
@@ -67,7 +67,8 @@ def groups_by_module(network: "Network") -> dict[str, set[str]]:
     return groups
 
 
-def _groups_within(network: "Network", paths: Sequence[str]) -> set[str]:
+def groups_within(network: "Network", paths: Sequence[str]) -> set[str]:
+    """Return the names of the groups of units that modules of these paths, or modules inside, make or pass on."""
     return set[str]().union(
         *(
             groups

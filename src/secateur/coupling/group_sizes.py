@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.coupling.group_selection import groups_of
+from secateur.coupling.group_selection import groups_of, groups_within
 from secateur.errors import BudgetError, OptionError
 from secateur.options import described, is_real, is_whole, shortened
 from secateur.options.selections import Selector, is_selection
@@ -42,6 +42,7 @@ def requested_sizes(network: "Network", sizes: Sizes, step: int = 1, floor: floa
     """Return for each group that is named its number of units, or the indices of its units, checked.
 
     Of several globs, classes and modules of several groups the last counts; what names one group counts before them.
+    Numbers are not of whole blocks that are units beside others, unless their group alone is named so.
 
     Args:
         network: the network.
@@ -63,7 +64,7 @@ def requested_sizes(network: "Network", sizes: Sizes, step: int = 1, floor: floa
             raise OptionError(f"sizes has the key {selector!r}; give the name of a group as text, {str(selector)!r}")
     requests: dict[str, int | Tensor] = {}
     named: dict[str, Selector] = {}
-    groups = {selector: sorted(groups_of(network, selector)) for selector in sizes}
+    groups = {selector: sorted(_groups_to_size(network, selector, sizes[selector])) for selector in sizes}
     for selector in sorted(sizes, key=lambda selector: _names_one(selector, groups[selector])):
         for name in groups[selector]:
             request = _checked_size(network[name], sizes[selector], step, floor)
@@ -76,6 +77,20 @@ def requested_sizes(network: "Network", sizes: Sizes, step: int = 1, floor: floa
             if _names_one(selector, groups[selector]):
                 named[name] = selector
     return {group.name: requests[group.name] for group in network.groups if group.name in requests}
+
+
+def _groups_to_size(network: "Network", selector: Selector, size: object) -> set[str]:
+    """Return the names of the groups that a selector gives a size.
+
+    Whole blocks beside other units have no scores to choose a number of them by, so that a number is not of these where
+    the selector names other groups as well, or a module of the same name.
+    """
+    names = groups_of(network, selector)
+    is_mixed, is_number = len(network.groups) > 1, isinstance(size, str) or is_real(size)
+    blocks = {group.name for group in network.groups if group.block_paths} if is_mixed and is_number else set()
+    if not names & blocks:
+        return names
+    return names - blocks or groups_within(network, [str(selector)]) or names
 
 
 def kept_units(group: "Group", request: int | Tensor, ranked: Tensor | None) -> Tensor:

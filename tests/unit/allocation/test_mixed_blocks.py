@@ -17,6 +17,7 @@ from secateur.allocation.latency_bounds import CLOSE
 from secateur.allocation.plan_sizes import Allocation
 from secateur.allocation.simulate import PlanSimulator
 from secateur.coupling.block_selection import with_selected_blocks
+from secateur.coupling.group_sizes import requested_sizes
 from secateur.coupling.kinds import USUAL, is_convolutional
 from secateur.coupling.prefix_cost import PrefixCost
 from secateur.coupling.residual_blocks import blocks_of, without_blocks
@@ -191,6 +192,28 @@ def test_blocks_are_tried_where_plans_are_compared_for_macs(
     result = sc.prune(residual(), images(64), keep, progress=False, **options)
     assert (blocks_of(result.plan.network) is not None) is has_blocks
     assert any("divergence by how many" in note for note in result.plan.notes) is has_blocks
+
+
+class NamedBlocks(nn.Module):
+    """A network whose module of blocks has the name of the group of whole blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        inner = residual()
+        self.stem, self.blocks, self.head = inner.stem, inner.layers, inner.head
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.blocks(torch.relu(self.stem(x))).mean((2, 3)))
+        return logits
+
+
+@pytest.mark.parametrize("selector", ["*", "blocks"])
+def test_numbers_of_units_are_not_of_blocks_beside_others(selector: str) -> None:
+    network = sc.trace(NamedBlocks().eval(), images(2), kinds=MIXED)
+    widths = {"stem": 10} | {f"blocks.{number}.conv1": 12 for number in range(4)}
+    assert requested_sizes(network, {selector: 0.5}) == requested_sizes(network, {selector: "50%"}) == widths
+    assert requested_sizes(network, {"blocks": [0, 2]})["blocks"].tolist() == [0, 2]  # type: ignore[union-attr]
+    assert requested_sizes(sc.trace(residual(), images(2), kinds=MIXED), {"blocks": 4}) == {"blocks": 4}
 
 
 def test_a_network_of_linear_layers_keeps_its_blocks() -> None:
