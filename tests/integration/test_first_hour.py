@@ -78,7 +78,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "capital letters of a criterion": ({"by": "L2"}, "did you mean 'l2'"),
     "capital letters of a kind": ({"kinds": "Channels"}, "did you mean 'channels'"),
     "numbers for names": ({"keep": None, "sizes": {0: 0.5}}, "the key 0; give the name of a group as text, '0'"),
-    "test examples of no kind": ({"test": 5}, "test=: data is a int"),
+    "test examples of no kind": ({"test": 5}, "test=: data is an int"),
     "no test examples": ({"test": []}, "test=: data gave no batches"),
 }
 
