@@ -56,7 +56,7 @@ def _last(makers: Any) -> Any:
 def test_options_are_checked_before_anything_is_done() -> None:
     with pytest.raises(sc.SecateurError, match="`SPP` has no option 'evry'; did you mean 'every'"):
         start_spp(evry=3)
-    with pytest.raises(sc.SecateurError, match=r"model is a OrderedDict, not a torch\.nn\.Module"):
+    with pytest.raises(sc.SecateurError, match=r"model is an OrderedDict, not a torch\.nn\.Module"):
         SPP(
             ColumnNetwork().state_dict(),
             torch.randn(2, 1, 9, 9),
