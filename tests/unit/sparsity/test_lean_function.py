@@ -53,7 +53,7 @@ def test_lean_refuses_weights_that_are_nan_by_name() -> None:
     model = UnpaddedTower(norm=False).eval()
     with torch.no_grad():
         model.second.weight[0, 0, 0, 0] = torch.nan
-    with pytest.raises(sc.SecateurError, match=r"second\.weight of this Tower has NaN in 1 of 324 entries"):
+    with pytest.raises(sc.SecateurError, match=r"second\.weight of this UnpaddedTower has NaN in 1 of 324 entries"):
         lean(model, torch.randn(1, 1, 10, 10), 0.5)
 
 
