@@ -160,6 +160,18 @@ def kinds_for_budget(
     return (*USUAL, BLOCKS) if kinds is None and has_blocks and not is_program else kinds
 
 
+def is_convolutional(model: nn.Module) -> bool:
+    """Return whether more of a model's layers are convolutions than linear layers.
+
+    Examples:
+        >>> is_convolutional(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8, 2)))
+        True
+    """
+    layers = list(model.modules())
+    convolutions = sum(isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) for layer in layers)
+    return convolutions > sum(isinstance(layer, nn.Linear) for layer in layers)
+
+
 def _with_trials(model: nn.Module, network: Network, kinds: frozenset[str]) -> Network:
     """Return the network with what can't be cut frozen, by trial cuts."""
     if BLOCKS in kinds and (network.as_program or len(kinds) == 1):

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from torch import nn
-
 from secateur.errors import NameMatchError
 from secateur.options import check_name
 
@@ -27,15 +25,3 @@ def wanted_kinds(kinds: str | Sequence[str] | None, as_program: bool) -> frozens
     if {BY_WIDTH, "heads"} <= wanted:
         raise NameMatchError("heads go whole, or all of them get narrower: ask for 'heads' or for 'head width'")
     return wanted
-
-
-def is_convolutional(model: nn.Module) -> bool:
-    """Return whether more of a model's layers are convolutions than linear layers.
-
-    Examples:
-        >>> is_convolutional(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8, 2)))
-        True
-    """
-    layers = list(model.modules())
-    convolutions = sum(isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) for layer in layers)
-    return convolutions > sum(isinstance(layer, nn.Linear) for layer in layers)

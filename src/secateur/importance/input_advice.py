@@ -55,6 +55,8 @@ def advice_on_inputs(run: Run, batch: Batch, examples: Batch, failure: Exception
             f"the model's `forward` has no {', '.join(unknown)}, and takes the other inputs; leave these out, and give "
             "labels as `labels`, or beside the inputs: ({...}, target)"
         )
+    if takes_list_of_images(run, batch):  # a single box would pass for an output of a single example
+        return RESULTS_BY_IMAGE
     for entry in INPUT_CHANGES:
         refused = batch if entry.adds_examples else examples
         changed = entry.change(refused)
@@ -62,7 +64,7 @@ def advice_on_inputs(run: Run, batch: Batch, examples: Batch, failure: Exception
             before, after = input_shapes_text(refused), input_shapes_text(changed)
             shapes = f"inputs of {before} are refused, and {after} taken: " if before != after else ""
             return f"{shapes}{entry.fault}; {entry.remedy}"
-    return RESULTS_BY_IMAGE if takes_list_of_images(run, batch) else ""
+    return ""
 
 
 def unknown_names(run: Run, batch: Batch, failure: Exception) -> list[str]:

@@ -9,7 +9,7 @@ from torch import fx, nn
 
 from secateur.allocation.budget import check_metric_bound, quality_bound
 from secateur.allocation.config import PruneConfig
-from secateur.coupling.kinds import is_convolutional, wanted_kinds
+from secateur.coupling.kinds import wanted_kinds
 from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget
 from secateur.data.user_examples import UserExamples
@@ -17,7 +17,7 @@ from secateur.importance.data_checks import checked_data
 from secateur.importance.scores import Scores
 from secateur.options.selections import Selection
 from secateur.pruning.setting_checks import check_device, check_layout, check_phase, check_settings
-from secateur.tracing import kinds_for_budget, trace, within_layout, within_selection
+from secateur.tracing import is_convolutional, kinds_for_budget, trace, within_layout, within_selection
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -18,7 +18,7 @@ from secateur.allocation.plan_sizes import Allocation
 from secateur.allocation.simulate import PlanSimulator
 from secateur.coupling.block_selection import with_selected_blocks
 from secateur.coupling.group_sizes import requested_sizes
-from secateur.coupling.kinds import USUAL, is_convolutional
+from secateur.coupling.kinds import USUAL
 from secateur.coupling.prefix_cost import PrefixCost
 from secateur.coupling.residual_blocks import blocks_of, without_blocks
 from secateur.data.conversion import as_batches
@@ -27,6 +27,7 @@ from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.timing import Stopwatch
 from secateur.importance.context import network_microbatches
 from secateur.masking.ablation import MeanAblation
+from secateur.tracing import is_convolutional
 from secateur.training.masks import Masks
 
 pytestmark = untrained_networks

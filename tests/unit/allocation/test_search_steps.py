@@ -129,9 +129,9 @@ def test_where_no_plan_with_all_blocks_fits_the_best_curves_of_single_groups_all
     search = WrittenSearch(
         [0.0], [Allocation(("uniform",)), estimated, measured, measured._replace(names=("a", "b")), whole]
     )
-    assert search._fallback_allocation() == measured._replace(target="cpu")
+    assert search._fallback_allocation() == measured
     mixed = [Allocation(("uniform",)), Allocation(("uniform", "loss")), whole]
-    assert WrittenSearch([0.0], mixed)._fallback_allocation() == whole._replace(target="cpu")
+    assert WrittenSearch([0.0], mixed)._fallback_allocation() == whole
 
 
 def test_other_allocations_are_tried_with_the_blocks_of_the_best_plan() -> None:

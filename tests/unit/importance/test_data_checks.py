@@ -31,23 +31,23 @@ UNUSABLE: dict[str, tuple[Callable[[], Any], str]] = {
     "a model in double precision": (lambda: prune_quickly(CheckedNetwork().double()), r"x.to\(torch.float64\)"),
     "trace in double precision": (
         lambda: sc.trace(CheckedNetwork(), EXAMPLES.double()),
-        "the example: Net refuses inputs",
+        "the example: CheckedNetwork refuses inputs",
     ),
     "repair in double precision": (
         lambda: sc.repair(CheckedNetwork(), CheckedNetwork(), plan(), EXAMPLES.double()),
-        "batch 0 of data: Net refuses",
+        "batch 0 of data: CheckedNetwork refuses",
     ),
     "another width": (
         lambda: prune_quickly(data=[EXAMPLES, torch.randn(4, 5)]),
-        r"batch 1 of data: Net refuses inputs \(4, 5\)",
+        r"batch 1 of data: CheckedNetwork refuses inputs \(4, 5\)",
     ),
     "a test of another width": (
         lambda: prune_quickly(test=torch.randn(5, 4)),
-        r"batch 0 of test: Net refuses inputs \(5, 4\)",
+        r"batch 0 of test: CheckedNetwork refuses inputs \(5, 4\)",
     ),
     "compare on another width": (
         lambda: sc.compare(CheckedNetwork(), EXAMPLES, by=("l2",), test=torch.randn(5, 4)),
-        "batch 0 of test: Net refuses",
+        "batch 0 of test: CheckedNetwork refuses",
     ),
     "score of another width": (
         lambda: sc.score(sc.trace(CheckedNetwork(), EXAMPLES[:2]), [EXAMPLES, torch.randn(4, 5)], progress=False),
@@ -74,16 +74,19 @@ UNUSABLE: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "NaN in weights": (
         lambda: prune_quickly(with_nan(CheckedNetwork())),
-        r"first.weight of this Net has NaN in 1 of 72 entries",
+        r"first.weight of this CheckedNetwork has NaN in 1 of 72 entries",
     ),
     "infinity in weights": (
         lambda: prune_quickly(with_nan(CheckedNetwork(), -float("inf"))),
-        r"first.weight of this Net has infinity in 1 of 72 entries",
+        r"first.weight of this CheckedNetwork has infinity in 1 of 72 entries",
     ),
-    "trace of NaN": (lambda: sc.trace(with_nan(CheckedNetwork()), EXAMPLES), r"first.weight of this Net has NaN"),
+    "trace of NaN": (
+        lambda: sc.trace(with_nan(CheckedNetwork()), EXAMPLES),
+        r"first.weight of this CheckedNetwork has NaN",
+    ),
     "repair of NaN": (
         lambda: sc.repair(with_nan(CheckedNetwork()), CheckedNetwork(), plan(), EXAMPLES),
-        r"first.weight of this Net has NaN",
+        r"first.weight of this CheckedNetwork has NaN",
     ),
     "NaN in outputs": (lambda: prune_quickly(CheckedNetwork(lambda y: y * 0 / (y * 0))), "output of shape .* has NaN"),
     "no output": (lambda: prune_quickly(CheckedNetwork(lambda y: None)), "the network returns None"),

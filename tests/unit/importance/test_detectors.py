@@ -13,8 +13,10 @@ from secateur.errors import DataError, TraceError
 class Detector(nn.Module):
     """A detector: a list of images in, a dict of boxes for each out, as many as there are bright channels."""
 
-    def __init__(self) -> None:
+    def __init__(self, fewest: int = 0) -> None:
         super().__init__()
+        torch.manual_seed(0)
+        self.fewest = fewest
         self.backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
         self.head = nn.Linear(4, 4)
 
@@ -24,10 +26,10 @@ class Detector(nn.Module):
         if targets is not None:
             raise ValueError("targets are for training")
         features = self.backbone(torch.stack(list(images))).mean((2, 3))
-        return [{"boxes": self.head(row).expand(int((row > 0).sum()), 4)} for row in features]
+        return [{"boxes": self.head(row).expand(self.fewest + int((row > 0).sum()), 4)} for row in features]
 
 
-IMAGES = list(torch.rand(2, 3, 8, 8))
+IMAGES = list(torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
 TARGETS = [{"boxes": torch.rand(1, 4)}, {"boxes": torch.rand(2, 4)}]
 DETECTION: dict[str, Any] = {
     "a list of images": [IMAGES, IMAGES],
@@ -39,10 +41,14 @@ DETECTION: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("boxes", [0, 1, 2])
 @pytest.mark.parametrize("form", DETECTION)
-def test_who_gives_a_detector_learns_which_part_to_prune(form: str) -> None:
+def test_who_gives_a_detector_learns_which_part_to_prune(form: str, boxes: int) -> None:
+    model = Detector(boxes).eval()
+    for parameter in (model.backbone[2].weight, model.backbone[2].bias):
+        torch.nn.init.constant_(parameter, -1.0)  # no channel is bright
     with pytest.raises(DataError, match=r"as detectors do.* sc\.prune\(model\.backbone, images\)"):
-        sc.prune(Detector().eval(), DETECTION[form], {"macs": 0.5}, by="l2", repair=None)
+        sc.prune(model, DETECTION[form], {"macs": 0.5}, by="l2", repair=None)
 
 
 def test_the_part_of_a_detector_is_pruned_as_advised() -> None:
