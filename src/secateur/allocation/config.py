@@ -14,8 +14,7 @@ from secateur.files.state_memo import StateMemo
 from secateur.importance.registry import CriterionLike
 from secateur.options import check_name
 from secateur.options.table import SOME_NAMES
-from secateur.recovery.chain import DEFAULT as DEFAULT_REPAIR
-from secateur.recovery.repair import How, resolve_repairs
+from secateur.recovery.repair_table import DEFAULT_REPAIR, How, resolve_repairs
 from secateur.utils.time_budget import TimeBudget
 
 

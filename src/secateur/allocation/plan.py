@@ -29,7 +29,7 @@ from secateur.evaluation.runtimes import check_runtime, runtime_of
 from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.context import network_microbatches
 from secateur.importance.scores import Scores
-from secateur.recovery.repair import How, resolve_repairs
+from secateur.recovery.repair_table import How, resolve_repairs
 from secateur.surgery.config_layout_network import with_config_layout
 from secateur.surgery.recipe import check_shapes
 from secateur.utils.time_budget import TimeBudget

@@ -26,7 +26,7 @@ from secateur.options.renamed import with_current_names
 from secateur.options.selections import Selection
 from secateur.pruning.run_checkpoint import run_checkpoint
 from secateur.pruning.setting_checks import check_layout, check_network
-from secateur.recovery.repair import How
+from secateur.recovery.repair_table import How
 from secateur.report.comparison import Comparison
 from secateur.tracing import trace_in_layout
 from secateur.utils.progress import stage

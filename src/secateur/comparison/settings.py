@@ -12,7 +12,7 @@ from secateur.importance.registry import CriterionLike, find_criterion
 from secateur.importance.score import check_scoring
 from secateur.options import check_name
 from secateur.options.table import check_option
-from secateur.recovery.repair import How, resolve_repairs
+from secateur.recovery.repair_table import How, resolve_repairs
 
 FRACTIONS = (0.75, 0.5, 0.25)
 SHARED = ("ablation",)  # options of `score` that all criteria take, and that each may have for itself

@@ -27,7 +27,8 @@ from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.context import as_examples, network_microbatches
 from secateur.importance.scores import Scores
 from secateur.recovery.chain import Tuning
-from secateur.recovery.repair import repair_names, run_repairs
+from secateur.recovery.repair import run_repairs
+from secateur.recovery.repair_table import repair_names
 from secateur.report.comparison_records import NO_REPAIR, ComparisonTrial, CriterionMetrics, RankedMetric
 from secateur.surgery.cut import cut_with_recipe
 from secateur.utils.collected_warnings import own_warnings_dropped

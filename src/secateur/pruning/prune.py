@@ -20,7 +20,7 @@ from secateur.pruning.request import PruneRequest
 from secateur.pruning.results import Result
 from secateur.pruning.run_checkpoint import run_checkpoint
 from secateur.pruning.stages import PruneStages
-from secateur.recovery.repair import How
+from secateur.recovery.repair_table import How
 from secateur.utils.time_budget import TimeBudget
 
 

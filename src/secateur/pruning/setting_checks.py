@@ -23,7 +23,7 @@ from secateur.importance.data_checks import check_program_sizes
 from secateur.importance.score import check_scoring
 from secateur.importance.scores import Scores
 from secateur.pruning.rounds import check_rounds
-from secateur.recovery.repair import check_options, resolve_repairs
+from secateur.recovery.repair_table import check_options, resolve_repairs
 from secateur.surgery.model_config import config_of
 
 

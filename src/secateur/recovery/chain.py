@@ -28,9 +28,9 @@ from secateur.recovery.head_features import head_paths
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.refit import Choices, match_means, refit
 from secateur.recovery.repair_step import RepairStep
+from secateur.recovery.repair_table import ALLOWANCES, CLOSED_FORM, TRAINED, Repairs
 from secateur.recovery.saved_repairs import RepairOutcome, copy_tensors, recalled_repair
 from secateur.recovery.training_task import TrainingFunction, TrainingSchedule, TrainingTask
-from secateur.recovery.tune import tune
 from secateur.surgery.cut import CutModel
 from secateur.utils.collected_warnings import warn
 from secateur.utils.distributed import results_if_shared
@@ -39,11 +39,6 @@ from secateur.utils.progress import counted
 from secateur.utils.shared_tasks import map_shares
 from secateur.utils.time_budget import TimeBudget
 
-Repairs = Sequence[tuple[str, TrainingFunction]]
-CLOSED_FORM = ("mean", "batchnorm", "refit", "adapt")
-TRAINED: dict[str, TrainingFunction] = {"tune": tune}
-DEFAULT = ("refit", "adapt")
-ALLOWANCES = {"refit": 1.0, "adapt": 1.0, "tune": -1.0}  # standard errors by which a repair may be worse
 LATEST = {"adapt": 0.75, "tune": 0.85}  # shares of a time budget, after which a repair is not begun
 JUDGED = 0.88  # the share after which a repair on trial ends
 FINISHED = 0.95  # the share after which the fit to all examples ends; the rest is for the report

@@ -1,6 +1,5 @@
 """`repair`: refit a cut model from unlabelled examples."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,29 +14,15 @@ from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.checkpoint import tensor_fingerprint
 from secateur.importance.context import as_examples, network_microbatches
 from secateur.importance.data_checks import batches_for, check_model_on, check_model_values
-from secateur.options import check_name
-from secateur.options.table import check_option
-from secateur.recovery.chain import CLOSED_FORM, DEFAULT, TRAINED, RepairChain, Tuning
-from secateur.recovery.custom_repair import Trainer, check_three_arguments, custom_training
+from secateur.recovery.chain import RepairChain, Tuning
 from secateur.recovery.embedded import embedded_tensors
 from secateur.recovery.refit_memory import check_refit_memory
 from secateur.recovery.repair_step import RepairStep
-from secateur.recovery.training_task import TrainingFunction
-from secateur.recovery.tune import tune
+from secateur.recovery.repair_table import DEFAULT_REPAIR, OPTIONS, SOLVED, How, check_options, resolve_repairs
 from secateur.surgery.cut import CutModel
 from secateur.surgery.lineage import lineage_of
 from secateur.surgery.recipe import recipe_of
 from secateur.utils.distributed import check_same_inputs, is_shared
-
-SOLVED = ("refit", "adapt")
-How = str | Trainer | Sequence[str | Trainer]
-OPTIONS = ("steps", "learning_rate", "batch_size", "temperature", "augment")
-
-
-def repair_names(how: How) -> str:
-    """Return the names of one repair or several."""
-    steps = [how] if isinstance(how, str) or callable(how) else how
-    return "+".join(step if isinstance(step, str) else getattr(step, "__name__", "yours") for step in steps)
 
 
 @entry_point_with(*OPTIONS, is_shared=True)
@@ -46,7 +31,7 @@ def repair(
     model: nn.Module,
     plan: Plan,
     data: Any,
-    how: How = DEFAULT,
+    how: How = DEFAULT_REPAIR,
     *,
     seed: int = 0,
     progress: bool | None = True,
@@ -165,35 +150,3 @@ def _check_cut(cut_model: CutModel) -> None:
                 f"{name} of the cut {type(small).__name__} has shape {tuple(tensor.shape)}, which is not what this "
                 "plan leaves; give the plan by which it was cut"
             )
-
-
-def check_options(options: Mapping[str, Any]) -> None:
-    """Check the options of repairs.
-
-    Raises:
-        NameMatchError: an option of training is unknown.
-        OptionError: its value is of a wrong type or out of range.
-    """
-    for name, value in options.items():
-        check_name(name, OPTIONS, "training has no option")
-        check_option(name, value)
-
-
-def resolve_repairs(how: How) -> list[tuple[str, TrainingFunction]]:
-    """Return names and functions of repairs, in order; closed forms have none.
-
-    Raises:
-        NameMatchError: there is none of that name.
-        OptionError: a function can't be called with three arguments.
-    """
-    repairs: list[tuple[str, TrainingFunction]] = []
-    for item in [how] if isinstance(how, str) or callable(how) else how:
-        if callable(item):
-            name = getattr(item, "__name__", type(item).__name__)
-            check_three_arguments(name, item)
-            repairs.append((name, custom_training(name, item)))
-        elif item in CLOSED_FORM or item in TRAINED:
-            repairs.append((item, TRAINED.get(item, tune)))
-        else:
-            check_name(item, (*CLOSED_FORM, *TRAINED), "no repair is named")
-    return repairs

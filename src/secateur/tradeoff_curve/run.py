@@ -29,7 +29,7 @@ from secateur.options.selections import Selection
 from secateur.pruning.run_checkpoint import run_checkpoint
 from secateur.pruning.setting_checks import check_device, check_layout, check_network, check_settings
 from secateur.recovery.chain import Tuning
-from secateur.recovery.repair import How
+from secateur.recovery.repair_table import How
 from secateur.tracing import trace_in_layout
 from secateur.tradeoff_curve.curve import Tradeoff, TradeoffPoint
 from secateur.tradeoff_curve.points import CurvePoints

@@ -22,7 +22,7 @@ from secateur.cli import completion, main
 from secateur.cli.main import app
 from secateur.evaluation.channel_steps import TARGETS
 from secateur.options.table import OPTIONS
-from secateur.recovery.chain import CLOSED_FORM, TRAINED
+from secateur.recovery.repair_table import CLOSED_FORM, TRAINED
 
 pytestmark = untrained_networks
 
