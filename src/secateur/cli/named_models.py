@@ -59,7 +59,7 @@ def _model_of(source: str, has_weights: bool) -> nn.Module:
 
 
 def _is_data(target: object) -> bool:
-    """True for tensors, arrays, loaders, and lists that hold no modules."""
+    """Return True for tensors, arrays, loaders, and lists that hold no modules."""
     is_list = isinstance(target, list | tuple) and not any(isinstance(member, nn.Module) for member in target)
     return is_list or isinstance(target, Tensor | np.ndarray | DataLoader)
 

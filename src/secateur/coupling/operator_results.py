@@ -130,7 +130,7 @@ WITHOUT_MACS = (*NORMS, ATEN.dropout, ATEN.pad, ATEN.softmax, ATEN.to, ATEN.max_
 
 @cache
 def _may_count(operator: Any) -> bool:
-    """True if torch counts MACs in an operator: by a formula, or in the operators that it consists of."""
+    """Return whether torch counts MACs in an operator: by a formula, or in the operators that it consists of."""
     if not isinstance(operator, torch._ops.OpOverload) or torch.Tag.pointwise in operator.tags:
         return False
     if operator.overloadpacket in WITHOUT_MACS or any(r.alias_info is not None for r in operator._schema.returns):

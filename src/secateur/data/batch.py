@@ -102,11 +102,11 @@ class Batch:
         )  # fmt: skip
 
     def without_target(self) -> "Batch":
-        """The batch without its targets."""
+        """Return the batch without its targets."""
         return replace(self, target=None)
 
     def with_metric_target(self) -> "Batch":
-        """The batch with its targets for the user's metric alone."""
+        """Return the batch with its targets for the user's metric alone."""
         return replace(self, target=None, metric_target=self.target)
 
 

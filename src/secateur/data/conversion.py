@@ -131,7 +131,7 @@ def _is_pair_of_arrays(data: Any) -> bool:
 
 
 def _are_columns(data: Mapping[Any, Any]) -> bool:
-    """True if a dict holds lists of one length, with one entry per example."""
+    """Return whether a dict holds lists of one length, with one entry per example."""
     columns = list(data.values())
     if not all(isinstance(column, list) and column and not isinstance(column[0], Tensor) for column in columns):
         return False

@@ -21,26 +21,26 @@ class ExampleList(list[Any]):
 
 
 def is_numeric(value: object) -> bool:
-    """True if a value is one number: of Python, of numpy, or a tensor without axes."""
+    """Return whether a value is one number: of Python, of numpy, or a tensor without axes."""
     if isinstance(value, Tensor | np.ndarray):
         return value.ndim == 0
     return isinstance(value, Number | np.generic)
 
 
 def are_numbers(value: object) -> bool:
-    """True if a value is a non-empty list of numbers."""
+    """Return whether a value is a non-empty list of numbers."""
     return isinstance(value, list | tuple) and len(value) > 0 and all(is_numeric(entry) for entry in value)
 
 
 def has_numbers_alone(value: object) -> bool:
-    """True if a value is a list, nested or not, that contains only plain numbers."""
+    """Return whether a value is a list, nested or not, that contains only plain numbers."""
     if not isinstance(value, list | tuple) or not value:
         return False
     return all(has_numbers_alone(entry) or isinstance(entry, Number | np.generic) for entry in value)
 
 
 def is_array(value: object) -> bool:
-    """True if a list is an array, not a pair of inputs and targets; a tuple only if it contains numbers."""
+    """Return whether a list is an array, not a pair of inputs and targets; a tuple only if it contains numbers."""
     if not has_numbers_alone(value):
         return False
     assert isinstance(value, list | tuple)
@@ -126,7 +126,7 @@ def _has_length(value: object, size: int) -> bool:
 
 
 def is_row(item: object) -> bool:
-    """True if an item is one example, not a batch: its label is a number or a text, or an input a list of numbers."""
+    """Return whether an item is one example: its label is a number or a text, or an input a list of numbers."""
     if isinstance(item, Mapping):
         labelled = any(is_numeric(item[key]) for key in LABEL_KEYS if key in item)
         return labelled or any(isinstance(value, list) and are_numbers(value) for value in item.values())
@@ -137,12 +137,12 @@ def is_row(item: object) -> bool:
 
 
 def is_table(data: object) -> bool:
-    """True if data are a data set of the library `datasets`, whose items are rows."""
+    """Return whether data are a data set of the library `datasets`, whose items are rows."""
     return hasattr(data, "column_names") and hasattr(data, "features") and hasattr(data, "__iter__")
 
 
 def is_data_set(data: object) -> bool:
-    """True if data give examples by their numbers, as a `Dataset` does, and are no container of Python."""
+    """Return whether data give examples by their numbers, as a `Dataset` does, and are no container of Python."""
     if isinstance(data, Dataset):
         return not isinstance(data, IterableDataset)
     return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not hasattr(data, "__iter__")

@@ -29,7 +29,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     FORMAT: ClassVar[str] = ""
 
     def is_whole(self, content: bytes) -> bool:
-        """True if the content matches the digest at its end."""
+        """Return whether the content matches the digest at its end."""
         tail = TAIL.search(content, max(len(content) - TAIL_LENGTH, 0))
         return tail is not None and tail[1].decode() == hashlib.sha256(content[: tail.start()]).hexdigest()
 

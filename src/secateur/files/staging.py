@@ -177,7 +177,7 @@ def _complete(folder: Path) -> None:
 
 
 def _is_folder(path: Path, follow: bool = False) -> bool:
-    """True if the path is a folder; a link to a folder counts only if `follow`."""
+    """Return whether the path is a folder; a link to a folder counts only if `follow`."""
     try:
         return stat.S_ISDIR(path.stat(follow_symlinks=follow).st_mode)
     except (OSError, ValueError):

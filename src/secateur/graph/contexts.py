@@ -36,7 +36,7 @@ def training_mode(model: nn.Module) -> AbstractContextManager[None]:
 
 @contextmanager
 def preserved(model: nn.Module, parameters: bool = True) -> Iterator[None]:
-    """Evaluation mode without gradients; changes that the model's own code makes to itself are undone on leaving.
+    """Set evaluation mode, without gradients; undo changes that the model's own code makes to itself on leaving.
 
     Args:
         model: the model.
@@ -89,7 +89,7 @@ def _copied(tensor: Tensor, room: TensorRoom) -> Tensor:
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """True if a tensor has one memory with strides: it is neither sparse nor nested."""
+    """Return whether a tensor has one memory with strides: it is neither sparse nor nested."""
     return tensor.layout == torch.strided and not tensor.is_nested
 
 

@@ -96,7 +96,7 @@ def draws_replayed(
 def replayed_left(
     run: Callable[[Mapping[Node, Any]], Any], draws: Mapping[Node, Draw], mask: Tensor
 ) -> AbstractContextManager[Any]:
-    """A context within which a cut network draws what the masked run draws, without the entries of absent units.
+    """Let a cut network draw what the masked run draws, without the entries of absent units, within a context.
 
     Args:
         run: the masked run; it gets handlers by operator.

@@ -16,7 +16,7 @@ TOLERANCE = 1e-3
 
 
 def is_one_example(program: Program, batch: Batch) -> bool:
-    """True if the inputs of the model are one example as a whole.
+    """Return whether the inputs of the model are one example as a whole.
 
     It is where no axis of any output is as long as the first axis of the inputs (one result for 40 nodes), or where
     inputs of two axes or fewer, such as the features of nodes or points, give other results in other company.
@@ -30,7 +30,7 @@ def is_one_example(program: Program, batch: Batch) -> bool:
 
 
 def _depends_on_others(program: Program, batch: Batch) -> bool:
-    """True if the first half of a batch gives another result without the second half."""
+    """Return whether the first half of a batch gives another result without the second half."""
     size = batch.size or 1
     first = (size + 1) // 2
     if size < 2 or not batch.is_divisible:
@@ -64,7 +64,7 @@ def _floats(leaves: list[Any]) -> list[Tensor]:
 
 
 def _outputs_differ(full: Tensor, half: Tensor, size: int, first: int) -> bool:
-    """True if the first entries of an output are others without the second half of the batch."""
+    """Return whether the first entries of an output are others without the second half of the batch."""
     if not full.dim() or not half.dim() or full.shape[1:] != half.shape[1:] or (len(full), len(half)) != (size, first):
         return False
     scale = float(full.abs().max()) if full.numel() else 0.0

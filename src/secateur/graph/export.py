@@ -134,7 +134,7 @@ def export_fresh(model: nn.Module, batch: Batch, axes: Axes = ()) -> Program:
 
 
 def _agrees(program: Program, model: nn.Module, batch: Batch) -> bool:
-    """True if a program gives the same outputs as the model in its current state."""
+    """Return whether a program gives the same outputs as the model in its current state."""
     with preserved(model), draws_replayed(program.draws, partial(program.forward, batch)):
         expected = pytree.tree_leaves(run_module(model, batch))
     with torch.no_grad():

@@ -116,7 +116,7 @@ class Matching:
         return self._root(self._read(other)) is self._root(source)
 
     def _is_behind(self, other: Node, node: Node | None) -> bool:
-        """True if an optional operator reads a value that is computed after the first export's."""
+        """Return whether an optional operator reads a value that is computed after the first export's."""
         if node is None or node.target not in SPARED:
             return False
         position = self.first.position

@@ -26,14 +26,14 @@ SPARED: Mapping[Any, Callable[[Node], list[Any]]] = {
 
 
 def gives_tensors(node: Node) -> bool:
-    """True if a node gives tensors, not numbers or nothing."""
+    """Return whether a node gives tensors, not numbers or nothing."""
     if node.op == "get_attr":
         return True
     return node.op == "call_function" and not gives_numbers(node)
 
 
 def gives_numbers(node: Node) -> bool:
-    """True if a node gives a number, or nothing, as assertions do."""
+    """Return whether a node gives a number, or nothing, as assertions do."""
     value = node.meta.get("val")
     if value is None:
         return "assert" in node.name or "sym_constrain" in node.name
@@ -41,12 +41,12 @@ def gives_numbers(node: Node) -> bool:
 
 
 def is_numeric_node(value: Any) -> bool:
-    """True for a plain number or a node that gives one."""
+    """Return True for a plain number or a node that gives one."""
     return is_plain_number(value) or (isinstance(value, Node) and value.op == "call_function" and gives_numbers(value))
 
 
 def is_plain_number(value: Any) -> bool:
-    """True for an int or a float, but not a bool."""
+    """Return True for an int or a float, but not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -29,13 +29,13 @@ def _is_idle_dropout(node: Node) -> bool:
 
 
 def is_mutable(node: Node) -> bool:
-    """True if an operator writes to one of its inputs."""
+    """Return whether an operator writes to one of its inputs."""
     schema = getattr(node.target, "_schema", None)
     return bool(schema is not None and schema.is_mutable)
 
 
 def writes_where_seen(node: Node) -> bool:
-    """True if a write could be observed through an alias, or a submodule hides operators."""
+    """Return whether a write could be observed through an alias, or a submodule hides operators."""
     if node.op == "get_attr":
         return True
     if not is_mutable(node):
@@ -51,7 +51,7 @@ def writes_where_seen(node: Node) -> bool:
 
 
 def _changes_type(node: Node) -> bool:
-    """True if the functional operator would give another type than the tensor that is written to.
+    """Return whether the functional operator would give another type than the tensor that is written to.
 
     Masks are boolean, which is no type that others are promoted to.
     """
@@ -67,7 +67,7 @@ def _changes_type(node: Node) -> bool:
 
 
 def is_alias(node: Node) -> bool:
-    """True if an operator returns the memory of its first argument, or a view of it."""
+    """Return whether an operator returns the memory of its first argument, or a view of it."""
     if node.target is operator.getitem:  # one of several results has memory of its own, unless all are views
         source = node.args[0]
         return isinstance(source, Node) and is_alias(source)

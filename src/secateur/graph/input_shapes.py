@@ -76,7 +76,7 @@ class InputShapes:
         return self._broken(sizes)
 
     def is_single(self, leaves: Sequence[Any]) -> bool:
-        """True if the batch size is dynamic and the batch has one example."""
+        """Return whether the batch size is dynamic and the batch has one example."""
         return self.sizes(leaves).get(self.batched) == 1
 
     def _broken(self, sizes: Sizes) -> str | None:

@@ -7,7 +7,7 @@ FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def is_channels_last(tensor: Tensor) -> bool:
-    """True if an image or a kernel is stored with its channels last.
+    """Return whether an image or a kernel is stored with its channels last.
 
     Where some axes have length 1 torch calls a tensor contiguous in both layouts; its strides tell which is meant.
 

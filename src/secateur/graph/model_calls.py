@@ -48,7 +48,7 @@ def cache_disabled(model: nn.Module, batch: Batch) -> Mapping[str, bool]:
 
 
 def _takes_cache(model: nn.Module) -> bool:
-    """True if forward has the keyword itself, or passes `**kwargs` to its only child."""
+    """Return whether forward has the keyword itself, or passes `**kwargs` to its only child."""
     parameters = inspect.signature(model.forward).parameters
     if CACHE in parameters:
         return True

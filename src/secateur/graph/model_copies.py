@@ -86,7 +86,7 @@ def _uncopyable_attributes(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def _holds_state(value: Any) -> bool:
-    """True if an object has modules or tensors among its attributes or entries."""
+    """Return whether an object has modules or tensors among its attributes or entries."""
     entries: list[Any] = list(vars(value).values()) if type(value).__dictoffset__ else []
     if isinstance(value, Mapping):
         entries += value.values()

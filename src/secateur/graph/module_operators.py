@@ -36,7 +36,7 @@ def name_operator(target: Any) -> str | None:
 
 
 def _only_computes(operator: torch._ops.OpOverload) -> bool:
-    """True if an operator has no side effects."""
+    """Return whether an operator has no side effects."""
     schema = operator._schema
     texts = {argument.name for argument in schema.arguments if "str" in str(argument.type)}
     return bool(schema.returns) and not schema.is_mutable and texts <= TEXTS

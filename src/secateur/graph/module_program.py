@@ -142,5 +142,5 @@ def referenced_states(value: Any) -> list[str]:
 
 
 def is_reference(value: Any) -> bool:
-    """True if an argument refers to a value, a tensor or a property of the module."""
+    """Return whether an argument refers to a value, a tensor or a property of the module."""
     return isinstance(value, Value | StateRef | TrainingFlag | InputDevice | Constant)

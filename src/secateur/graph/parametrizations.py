@@ -18,12 +18,12 @@ from secateur.graph.wrappers import holds_wrappers, plain_path, unwrap_children
 
 
 def is_computed(module: nn.Module) -> bool:
-    """True if a module's own weights are computed from others."""
+    """Return whether a module's own weights are computed from others."""
     return parametrize.is_parametrized(module) or any(_weight_norm_hooks(module))
 
 
 def needs_folding(model: nn.Module) -> bool:
-    """True if some weights of a model are computed from others."""
+    """Return whether some weights of a model are computed from others."""
     return any(is_computed(module) for module in model.modules())
 
 

@@ -126,7 +126,7 @@ class ProgramGraph(ProcessBound):
         return batch_axes[0] if batch_axes else None
 
     def scales(self, length: Any) -> bool:
-        """True if a number that the export recorded grows with the batch size."""
+        """Return whether a number that the export recorded grows with the batch size."""
         return isinstance(length, torch.SymInt) and self.batched in {str(s) for s in length.node.expr.free_symbols}
 
     def has_entry_per_example(self, value: Any) -> bool:
@@ -156,5 +156,5 @@ class ProgramGraph(ProcessBound):
 
 
 def _is_tensor(node: Node) -> bool:
-    """True if an operator gives tensors, not a size."""
+    """Return whether an operator gives tensors, not a size."""
     return not isinstance(node.meta.get("val"), int | float | bool | torch.SymInt | torch.SymFloat | torch.SymBool)

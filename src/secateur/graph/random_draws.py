@@ -23,12 +23,12 @@ def function_name(func: Any) -> str:
 
 
 def is_draw(node: Node) -> bool:
-    """True if an operator of a program draws random numbers."""
+    """Return whether an operator of a program draws random numbers."""
     return node.op == "call_function" and draws_numbers(node.target, node.args, node.kwargs)
 
 
 def draws_numbers(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """True if a call draws random numbers; an idle dropout does not."""
+    """Return whether a call draws random numbers; an idle dropout does not."""
     if torch.Tag.nondeterministic_seeded not in getattr(func, "tags", ()):
         return False
     arguments = func._schema.arguments
@@ -103,7 +103,7 @@ class Draw:
     units: tuple[Tensor, ...]
 
     def renumbered(self, number: Callable[[Tensor], Tensor]) -> "Draw":
-        """The draw after units were renumbered."""
+        """Return the draw after units were renumbered."""
         return replace(self, units=tuple(number(units) for units in self.units))
 
     def kept_entries(self, values: Tensor, shape: torch.Size, mask: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ def convolution_result(
 
 
 def _is_convolution(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> bool:
-    """True if a convolution's tensors are known to fit, and to lie in memory in the order of their axes."""
+    """Return whether a convolution's tensors are known to fit, and to lie in memory in the order of their axes."""
     return (
         input.dtype == weight.dtype and input.device == weight.device and (bias is None or bias.dtype == input.dtype)
         and all(isinstance(length, int) for length in (*weight.shape, input.shape[1]))
@@ -111,7 +111,7 @@ def _is_convolution(input: Tensor, weight: Tensor, bias: Tensor | None, groups: 
 
 
 def _is_in_order(images: Tensor) -> bool:
-    """True if the entries of a row are known to lie side by side in memory, and those of all channels not."""
+    """Return whether the entries of a row are known to lie side by side in memory, and those of all channels not."""
     return _is_same_length(images.stride(-1), 1) and not _is_same_length(images.stride(1), 1)
 
 
@@ -152,19 +152,19 @@ def interpolated_result(torchs: Kernel, input: Tensor, output_size: Sequence[Any
 
 
 def _is_dense_channels_last(images: Tensor) -> bool:
-    """True if images are known to lie in memory without gaps, with the entries of all channels side by side."""
+    """Return whether images are known to lie in memory without gaps, with the entries of all channels side by side."""
     _, channels, _, width = images.shape
     strides, dense = images.stride()[1:], (1, channels * width, channels)
     return isinstance(channels, int) and channels > 1 and all(map(_is_same_length, strides, dense))
 
 
 def _is_product(one: Tensor, other: Tensor, axis: int) -> bool:
-    """True if two tensors have one type, and the lengths along which they are contracted are known to be equal."""
+    """Return whether two tensors have one type, and are known to be equally long where they are contracted."""
     return one.dtype == other.dtype and one.device == other.device and _is_same_length(one.shape[-1], other.shape[axis])
 
 
 def _is_same_length(length: Any, other: Any) -> bool:
-    """True if two lengths are one number or one symbol; asking torch would add a condition to the program."""
+    """Return whether two lengths are one number or one symbol; asking torch would add a condition to the program."""
     if isinstance(length, int) and isinstance(other, int):
         return length == other
     return isinstance(length, torch.SymInt) and isinstance(other, torch.SymInt) and length.node.expr == other.node.expr

@@ -52,7 +52,7 @@ def plain_path(model: nn.Module, path: str) -> str:
 
 
 def holds_wrappers(model: nn.Module) -> bool:
-    """True if a module within the model is a wrapper."""
+    """Return whether a module within the model is a wrapper."""
     return any(_wrapped_model(module) is not None for module in model.modules())
 
 
@@ -73,5 +73,5 @@ def uncompiled() -> Iterator[None]:
 
 
 def is_compiled(model: nn.Module) -> bool:
-    """True if a module of the model was given to `torch.compile`, in place or as a wrapper."""
+    """Return whether a module of the model was given to `torch.compile`, in place or as a wrapper."""
     return any(module._compiled_call_impl is not None or COMPILED in module._modules for module in model.modules())

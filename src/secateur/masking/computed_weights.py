@@ -20,7 +20,7 @@ Handlers = Mapping[Node, OpOverride]
 
 
 def is_shared_by_batch(program: Program, operand: Node) -> bool:
-    """True if an operand is computed from parameters alone, and the same for all examples of a batch."""
+    """Return whether an operand is computed from parameters alone, and the same for all examples of a batch."""
     return operand in program.state_only and program.batch_axis(operand.meta.get("val")) is None
 
 

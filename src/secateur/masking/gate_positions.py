@@ -108,6 +108,6 @@ def _addition_output(addition: UnitAxis) -> UnitAxis:
 
 
 def _is_activation(user: Node, of: Node) -> bool:
-    """True if an operator works elementwise on a single tensor."""
+    """Return whether an operator works elementwise on a single tensor."""
     tags = getattr(user.target, "tags", ())
     return user.op == "call_function" and torch.Tag.pointwise in tags and user.all_input_nodes == [of]

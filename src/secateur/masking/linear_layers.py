@@ -138,7 +138,7 @@ def layers_of(network: Network) -> list[LinearLayer]:
 
 
 def _has_real_rows(layer: LinearLayer) -> bool:
-    """True if a layer reads rows of real numbers, not one vector that is the same for all examples."""
+    """Return whether a layer reads rows of real numbers, not one vector that is the same for all examples."""
     values = (arguments(layer.node).get(name) for name in (layer.argument, "weight"))
     recorded = [value.meta.get("val") if isinstance(value, Node) else None for value in values]
     is_complex = any(isinstance(value, Tensor) and value.is_complex() for value in recorded)

@@ -51,7 +51,7 @@ class CompactLayer:
         return CompactLayer(layer, where, torch.nonzero(mask[layer.outputs]).flatten(), len(groups), inside)
 
     def result_axis(self, make: Callable[[int, Tensor, int], Axis]) -> Axis | None:
-        """The kept positions of the result; None if all are kept."""
+        """Return the kept positions of the result; None if all are kept."""
         length = len(self.layer.outputs)
         return make(self.layer.dim, self.outputs, length) if len(self.outputs) < length else None
 

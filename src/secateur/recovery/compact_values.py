@@ -36,11 +36,11 @@ class KeptPositions:
     length: int
 
     def agrees(self, other: "KeptPositions") -> bool:
-        """True if another value has the same kept positions."""
+        """Return whether another value has the same kept positions."""
         return self.length == other.length and torch.equal(self.positions, other.positions)
 
     def is_whole(self, x: Tensor, dim: int) -> bool:
-        """True if a tensor has all positions along an axis."""
+        """Return whether a tensor has all positions along an axis."""
         return x.shape[dim] == self.length
 
     def picked(self, x: Tensor, dim: int) -> Tensor:
@@ -83,7 +83,7 @@ def compact_axes(program: Program, narrow: Mapping[Node, CompactLayer], others: 
 def _accepts_compact(
     user: Node, node: Node, axis: KeptPositions, axes: Axes, narrow: Mapping[Node, CompactLayer]
 ) -> bool:
-    """True if an operator accepts another's result with the kept positions alone."""
+    """Return whether an operator accepts another's result with the kept positions alone."""
     if user in narrow:
         layer = narrow[user].layer
         is_input = arguments(user)[layer.argument] is node and user.all_input_nodes.count(node) == 1

@@ -107,7 +107,7 @@ class EmbeddedPrunedNetwork:
         return removed_blocks(self.network, self.mask)
 
     def is_gone(self, node: Node) -> bool:
-        """True if an operator is in a removed block."""
+        """Return whether an operator is in a removed block."""
         return bool(self.dropped) and is_inside(module_path(node), self.dropped)
 
     def fixed(self, start: int = 0, replaced: Mapping[str, Tensor] | None = None) -> FixedValues:
@@ -176,7 +176,7 @@ class EmbeddedPrunedNetwork:
         return value if axis is None else axis.spread(value, axis.dim if dim is None else dim)
 
     def compact_layer(self, node: Node) -> CompactLayer | None:
-        """The layer that computes what stays alone in place of an operator, or None."""
+        """Return the layer that computes kept positions alone in place of an operator; None if there is none."""
         return self._narrow.get(node)
 
     @cached_property
@@ -207,7 +207,7 @@ class EmbeddedPrunedNetwork:
         return layers
 
     def has_constant(self, layer: LinearLayer) -> bool:
-        """True if a constant can be added to a layer's result."""
+        """Return whether a constant can be added to a layer's result."""
         return layer.constant in (self.biases if layer.kind == "new" else self.state)
 
     def constant(self, layer: LinearLayer) -> Tensor | None:

@@ -46,7 +46,7 @@ class ImageAugmentation:
         return ImageAugmentation("flips" in name, "shifts" in name)
 
     def __bool__(self) -> bool:
-        """True if anything is changed."""
+        """Return whether anything is changed."""
         return self.flips or self.shifts
 
     def __str__(self) -> str:
@@ -91,7 +91,7 @@ class ImageAugmentation:
 
 
 def is_image(tensor: Tensor) -> bool:
-    """True for floating tensors (images, channels, height, width) of one to four channels and at least 16 pixels."""
+    """Return True for floating tensors (images, channels, height, width) of 1 to 4 channels and at least 16 pixels."""
     has_form = tensor.dim() == 4 and tensor.is_floating_point() and 1 <= tensor.shape[1] <= 4
     return has_form and min(tensor.shape[2:]) >= SMALLEST
 

@@ -30,7 +30,7 @@ class KnownDenseRows:
         self._rows: dict[tuple[Node, int], DenseRows] = {}  # (examples, positions, outputs)
 
     def has(self, layer: LinearLayer) -> bool:
-        """True if the values of a layer are known for all microbatches."""
+        """Return whether the values of a layer are known for all microbatches."""
         return all((layer.node, microbatch) in self._rows for microbatch in range(len(self._sizes)))
 
     def first(self, layer: LinearLayer, microbatch: int, positions: int) -> DenseRows:

@@ -148,7 +148,7 @@ class PrunedLayer:
         return self.layer.weight_of(changed, old).to(old.dtype)
 
     def has_all_of(self, weight: Tensor) -> bool:
-        """True if the kept features and outputs are all of those of a weight in the dense or the cut shape."""
+        """Return whether the kept features and outputs are all of those of a weight in the dense or the cut shape."""
         is_plain = self.layer.groups == 1 and self.layer.inner == 1
         return is_plain and self.layer.matrix(weight).shape[1:] == (self.outputs.shape[1], self.features.shape[1])
 

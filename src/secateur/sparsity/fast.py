@@ -76,7 +76,7 @@ def load_fast(model: nn.Module, folder: str | Path) -> nn.Module:
 
 
 def _modules_of(model: nn.Module, kernels: Mapping[str, str]) -> dict[str, nn.Module]:
-    """The module of each weight.
+    """Return the module of each weight.
 
     Raises:
         StorageError: the model has no such weight.

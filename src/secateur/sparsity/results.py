@@ -100,7 +100,7 @@ class SparseResult(PruningResult):
         return measure_sparsity(session.dense, self.model, self.fast.model, facts, session.measured)
 
     def measured(self, session: TrainingSession, run: RunSettings) -> Self:
-        """The same result, with what its report is measured on."""
+        """Return the same result, with what its report is measured on."""
         return replace(self, session=session, run=run)
 
     def _figures(self) -> Report | None:
@@ -145,13 +145,13 @@ class SparseResult(PruningResult):
 
 
 def whole_plan(network: Network, keep: Mapping[str, float]) -> Plan:
-    """A plan that keeps all units, of a method that cuts none."""
+    """Return a plan that keeps all units, for methods that cut none."""
     kept = {group.name: torch.arange(group.size) for group in network.groups}
     return Plan(network, kept, {}, network.cost(), network.cost(), dict(keep))
 
 
 def sparse_cost(plan: Plan, model: nn.Module) -> Cost:
-    """Parameters, MACs and bytes that are left where zeros in the weights of layers count for nothing.
+    """Return the parameters, MACs and bytes that are left where zeros in the weights of layers count for nothing.
 
     Args:
         plan: by which units were cut.

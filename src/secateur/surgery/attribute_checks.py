@@ -59,7 +59,7 @@ def _changed_lengths(recipe: Recipe, tensors: Mapping[str, Tensor]) -> set[tuple
 
 
 def _is_cut(module: nn.Module, name: str, old: Any, new: Any, counts: set[tuple[int | None, int]]) -> bool:
-    """True if a cut can give an attribute this value: a new count, some of several counts, a dropout's rate."""
+    """Return whether a cut can give an attribute this value: a new count, some of several counts, a dropout's rate."""
     if name in FLAGS:
         return isinstance(module, tuple(REPLACEMENTS)) and new is False
     if name == "p" and isinstance(module, DROPOUTS):

@@ -30,7 +30,7 @@ class AttributeReads:
         self._names.setdefault(id(module), set()).add(name)
 
     def includes(self, path: str, attribute: str) -> bool:
-        """True if an attribute of a module was read, or all of them at once (`vars(self)`)."""
+        """Return whether an attribute of a module was read, or all of them at once (`vars(self)`)."""
         names = self._names.get(id(self._modules[path]), set())
         return attribute in names or ITSELF in names
 

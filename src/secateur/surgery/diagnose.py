@@ -25,7 +25,7 @@ def ancestors(model: nn.Module, path: str | None) -> list[str]:
 
 
 def groups_inside_module(path: str, holder: str) -> bool:
-    """True if a tensor or module is inside a module."""
+    """Return whether a tensor or module is inside a module."""
     return not holder or path == holder or path.startswith(f"{holder}.")
 
 

@@ -38,7 +38,7 @@ def check_literals(model: nn.Module, literals: Mapping[str, Mapping[str, Mapping
 
 
 def can_become(old: Any, new: int) -> bool:
-    """True if a cut can replace one number of a program by the other: fewer entries, or -1 for inferred lengths.
+    """Return whether a cut can replace one number of a program by the other: fewer entries, or -1 for inferred lengths.
 
     An amount that crops is negative, so that fewer are nearer to zero.
     """

@@ -43,7 +43,7 @@ def check_program(module: nn.Module, path: str, program: ModuleProgram) -> None:
 
 
 def _holds(module: Any, name: str) -> bool:
-    """True if a tensor is a plain attribute of the module or of a module within it."""
+    """Return whether a tensor is a plain attribute of the module or of a module within it."""
     path, _, attribute = name.rpartition(".")
     try:
         return isinstance(getattr(module.get_submodule(path), attribute, None), Tensor)

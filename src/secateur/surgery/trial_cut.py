@@ -113,7 +113,7 @@ class TrialCutter:
         return None
 
     def passes(self, network: Network, kept: Kept, before: Failure) -> bool:
-        """True if a trial gets further than an earlier one."""
+        """Return whether a trial gets further than an earlier one."""
         failure = self.run(network, kept, {}) if kept else None
         return failure is None or failure.progress > before.progress
 
@@ -134,7 +134,7 @@ class TrialCutter:
         return reads
 
     def slices(self, network: Network) -> ModuleSlices:
-        """The programs of the model's modules."""
+        """Return the programs of the model's modules."""
         self._slices = self._slices or ModuleSlices(self.model, network.program, network.example)
         return self._slices
 

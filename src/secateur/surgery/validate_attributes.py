@@ -45,7 +45,7 @@ def update_attributes(
 
 
 def _is_chance(trials: TrialCutter, network: Network, shares: Kept, failure: Failure) -> bool:
-    """True if an update that helps one draw of shares does not help another."""
+    """Return whether an update that helps one draw of shares does not help another."""
     for draw in range(1, DRAWS):
         other_shares = draw_shares(network, draw)
         again = trials.run(network, {name: other_shares[name] for name in shares}, {})

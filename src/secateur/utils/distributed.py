@@ -64,7 +64,7 @@ def process_count() -> int:
 
 
 def is_shared() -> bool:
-    """True if several processes share all work of the public function that runs, and this one does no task now."""
+    """Return whether several processes share all work of the running public function, and this one does no task."""
     shared = shared_work.get()
     return shared is not None and not shared.is_alone and process_count() > 1
 

@@ -122,7 +122,7 @@ def map_sharded(blocks: Sequence[int], make: Callable[[int], Outcome]) -> list[O
 
 
 def works_alone() -> bool:
-    """True while this process does a task that other processes do not do."""
+    """Return whether this process does a task that other processes do not do."""
     shared = shared_work.get()
     return shared is not None and shared.is_alone
 

@@ -42,7 +42,7 @@ class TimeBudget:
             self._required = min(self.elapsed, self.seconds)
 
     def is_spent(self, share: float = 1.0, ahead: float = 0.0) -> bool:
-        """True if this share of the budget has elapsed, or will have elapsed in `ahead` seconds."""
+        """Return whether this share of the budget has elapsed, or will have elapsed in `ahead` seconds."""
         if self.seconds is None:
             return False
         return self.elapsed + ahead >= self._required + share * (self.seconds - self._required)

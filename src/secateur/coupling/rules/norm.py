@@ -115,7 +115,7 @@ def _channel_affine(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Te
 def masked_layer_norm(
     present: Tensor, input: Tensor, normalized_shape: list[int], weight: Any, bias: Any, eps: float, **_: Any
 ) -> Tensor:
-    """Layer norm over the entries that are present."""
+    """Compute a layer norm over the entries that are present."""
     dims = list(range(input.dim() - len(normalized_shape), input.dim()))
     return _scaled_and_shifted(_standardise(input, present, dims, eps), weight, bias)
 
@@ -123,14 +123,14 @@ def masked_layer_norm(
 def masked_group_norm(
     present: Tensor, input: Tensor, num_groups: int, weight: Any, bias: Any, eps: float, **_: Any
 ) -> Tensor:
-    """Group norm of a single group over the channels that are present."""
+    """Compute a group norm of a single group over the channels that are present."""
     return _channel_affine(_standardise(input, present, list(range(1, input.dim())), eps), weight, bias)
 
 
 def masked_rms_norm(
     present: Tensor, input: Tensor, normalized_shape: list[int], weight: Any, eps: float | None, **_: Any
 ) -> Tensor:
-    """RMS norm over the entries that are present."""
+    """Compute an RMS norm over the entries that are present."""
     dims = list(range(input.dim() - len(normalized_shape), input.dim()))
     count = present.expand(input.shape).sum(dims, keepdim=True).clamp_min(1)
     square = (input * present).square().sum(dims, keepdim=True) / count
@@ -140,7 +140,7 @@ def masked_rms_norm(
 
 
 def masked_batch_norm(present: Tensor, input: Tensor, weight: Any, bias: Any, eps: float, **_: Any) -> Tensor:
-    """Batch norm with the statistics of the batch itself, as weights are standardised by it."""
+    """Compute a batch norm with the statistics of the batch itself, as weights are standardised by it."""
     return _channel_affine(_standardise(input, present, [0, *range(2, input.dim())], eps), weight, bias)
 
 

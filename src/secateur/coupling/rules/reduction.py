@@ -129,7 +129,7 @@ def _reduce(op: OpContext, labels: Tensor) -> Any:
 
 
 def masked_mean(present: Tensor, self: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
-    """Mean of the entries that are present."""
+    """Return the mean of the entries that are present."""
     dims = _dims(self, dim)
     count = present.expand(self.shape).sum(dims, keepdim=keepdim).clamp_min(1)
     return (self * present).sum(dims, keepdim=keepdim) / count
@@ -144,7 +144,7 @@ def masked_variance(
     correction: Any = None,
     **_: Any,
 ) -> Tensor:
-    """Variance of the entries that are present; of one entry 0, and not NaN."""
+    """Return the variance of the entries that are present; of one entry 0, and not NaN."""
     dims = _dims(self, dim)
     count = present.expand(self.shape).sum(dims, keepdim=True)
     centred = (self - (self * present).sum(dims, keepdim=True) / count.clamp_min(1)) * present
@@ -154,7 +154,7 @@ def masked_variance(
 
 
 def masked_deviation(present: Tensor, self: Tensor, dim: Any = None, **options: Any) -> Tensor:
-    """Standard deviation of the entries that are present; the root of 0 gets a derivative of 0."""
+    """Return the standard deviation of the entries that are present; the root of 0 gets a derivative of 0."""
     variance = masked_variance(present, self, dim, **options)
     smallest = torch.finfo(variance.dtype).tiny
     return torch.where(variance == 0, 0, variance.clamp_min(smallest).sqrt())
@@ -163,19 +163,19 @@ def masked_deviation(present: Tensor, self: Tensor, dim: Any = None, **options: 
 def masked_variance_and_mean(
     present: Tensor, self: Tensor, dim: Any = None, keepdim: bool = False, **options: Any
 ) -> Any:
-    """Variance and mean of the entries that are present."""
+    """Return the variance and the mean of the entries that are present."""
     return masked_variance(present, self, dim, keepdim, **options), masked_mean(present, self, dim, keepdim)
 
 
 def masked_deviation_and_mean(
     present: Tensor, self: Tensor, dim: Any = None, keepdim: bool = False, **options: Any
 ) -> Any:
-    """Standard deviation and mean of the entries that are present."""
+    """Return the standard deviation and the mean of the entries that are present."""
     return masked_deviation(present, self, dim, keepdim=keepdim, **options), masked_mean(present, self, dim, keepdim)
 
 
 def masked_norm(present: Tensor, self: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
-    """Euclidean norm of the entries that are present; 1 where there are none, as it is used to divide."""
+    """Return the Euclidean norm of the entries that are present; 1 where there are none, as it is used to divide."""
     dims = _dims(self, dim)
     length = torch.linalg.vector_norm(self * present, dim=dims, keepdim=keepdim)
     count = (present.expand(self.shape) != 0).sum(dims, keepdim=keepdim)
@@ -183,7 +183,7 @@ def masked_norm(present: Tensor, self: Tensor, dim: Any = None, keepdim: bool = 
 
 
 def masked_softmax(present: Tensor, self: Tensor, dim: int, **_: Any) -> Tensor:
-    """Softmax over the entries that are present; zeros where there are none."""
+    """Return the softmax over the entries that are present; zeros where there are none."""
     absent = present.expand(self.shape) == 0
     return self.masked_fill(absent, float("-inf")).softmax(dim).masked_fill(absent, 0)
 

@@ -74,14 +74,14 @@ class GatheredConv2d(nn.Module):
 
 
 def density(layer: nn.Conv2d) -> float:
-    """The fraction of columns that are not zero, in a grouped convolution in some of its groups."""
+    """Return the fraction of columns with weights other than zero, in any group of a grouped convolution."""
     columns = layer.weight.detach().flatten(2).abs().sum(0) > 0
     return float(columns.double().mean())
 
 
 @entry_point
 def gathered(model: nn.Module, below: float = DENSITY) -> nn.Module:
-    """A copy in which convolutions with few columns left only compute these.
+    """Return a copy of a model in which convolutions with few columns left compute these alone.
 
     Args:
         model: a model whose convolutions have columns of zeros, from `SPP.finish` or `secateur.load`.
@@ -99,7 +99,7 @@ def gathered(model: nn.Module, below: float = DENSITY) -> nn.Module:
 
 
 def gathered_kernels(model: nn.Module, weights: Iterable[str]) -> dict[str, Mapping[str, MakeKernel]]:
-    """For each of some weights the kernels that its layer can have: a gathered one where columns are zero.
+    """Return for each weight the kernels that its layer can have: a gathered one where columns are zero.
 
     Args:
         model: a model whose convolutions have columns of zeros.
@@ -116,7 +116,7 @@ def gathered_kernels(model: nn.Module, weights: Iterable[str]) -> dict[str, Mapp
 
 
 def padding_around(dense: nn.Conv2d) -> list[int]:
-    """As `torch.nn.functional.pad` takes it."""
+    """Return the padding of a convolution in the form that `torch.nn.functional.pad` takes."""
     if isinstance(dense.padding, str):
         spans = [step * (size - 1) for step, size in zip(dense.dilation, dense.kernel_size, strict=True)]
         pairs = [(span // 2, span - span // 2) if dense.padding == "same" else (0, 0) for span in spans]

@@ -54,7 +54,7 @@ class LoopedLinear(TiledLinear):
         return {**self.__dict__, "_arrays_at": None}  # addresses of another process
 
     def _operands(self) -> Operands:
-        """The weights as arrays, made once: that takes as long as a fifth of a layer of 1,024."""
+        """Return the weights as arrays, converted once: that takes as long as a fifth of a layer of 1,024."""
         assert self.bias is not None
         addresses = self.weight.data_ptr(), self.bias.data_ptr()
         if self._arrays_at is None or self._arrays_at[0] != addresses:

@@ -11,7 +11,7 @@ FEW = 16  # examples: below, vectors lie along the outputs; from there on along 
 
 
 def multiplied(x: Array, weight: Array, read: Array, bias: Array, wide: int) -> Array:
-    """The outputs of packed blocks.
+    """Multiply inputs by packed blocks.
 
     Args:
         x: (batch, inputs) float32, in order, without gaps.

@@ -47,7 +47,7 @@ class TiledLinear(nn.Module):
         return outputs
 
     def in_order(self, x: Tensor) -> Tensor:
-        """Inputs in block order, with zeros where the last blocks reach beyond them (batch, across * wide)."""
+        """Return inputs in block order, with zeros where the last blocks reach beyond them (batch, across * wide)."""
         flat = x.reshape(-1, x.shape[-1])
         flat = flat if self.gather is None else flat.index_select(1, self.gather)
         return F.pad(flat, (0, self.missing)) if self.missing else flat  # padding by nothing copies
@@ -93,13 +93,13 @@ class TiledConvolution(nn.Module):
 
 
 def filled_up(weight: Tensor, blocks: Tensor, shape: tuple[int, int]) -> Tensor:
-    """The weight with zeros where the last blocks reach beyond it."""
+    """Return the weight with zeros where the last blocks reach beyond it."""
     missing = [count * size - have for count, size, have in zip(blocks.shape, shape, weight.shape[:2], strict=True)]
     return F.pad(weight.detach(), (*(0, 0) * (weight.dim() - 2), 0, missing[1], 0, missing[0]))
 
 
 def _tiles(weight: Tensor, blocks: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Each block row's blocks (down, most, high, wide, *kernel), and which block columns they are (down, most)."""
+    """Return each block row's blocks (down, most, high, wide, *kernel), and their block columns (down, most)."""
     (high, wide), (down, across), kernel = shape, blocks.shape, weight.shape[2:]
     tiles = filled_up(weight, blocks, shape).view(down, high, across, wide, *kernel).transpose(1, 2)
     most = max(int(blocks.sum(1).max()), 1)

@@ -19,7 +19,7 @@ WIDEST = 8
 def unified_fast_network(
     model: nn.Module, inputs: Any, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[nn.Module, dict[str, str]]:
-    """A copy whose layers make use of their unified blocks, where that is faster on this machine.
+    """Return a copy whose layers make use of their unified blocks, where that is faster on this machine.
 
     Args:
         model: the model, its weights in blocks.
@@ -45,7 +45,7 @@ def unified_fast_network(
 
 
 def unified_kernels(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Mapping[str, MakeKernel]]:
-    """For each weight in blocks the kernels that its layer can have, by their names.
+    """Return for each weight in blocks the kernels that its layer can have, by their names.
 
     Args:
         model: the model, its weights in blocks.
@@ -60,7 +60,7 @@ def unified_kernels(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> 
 
 
 def _kernels_of(module: nn.Module, shape: tuple[int, ...]) -> dict[str, MakeKernel]:
-    """The kernels of a layer, by their names: "shared" with the width of the runs that are summed."""
+    """Return the kernels of a layer, by their names: "shared" with the width of the runs that are summed."""
     if type(module) is nn.Linear:
         return {f"shared {run}": partial(_shared_linear, run=run) for run in _run_widths(math.prod(shape[1:]))}
     if type(module) is not nn.Conv2d or module.groups > 1:
@@ -72,7 +72,7 @@ def _kernels_of(module: nn.Module, shape: tuple[int, ...]) -> dict[str, MakeKern
 
 
 def _run_widths(width: int) -> list[int]:
-    """Widths of runs that blocks of a width fall into."""
+    """Return the widths of runs that blocks of a width fall into."""
     return [run for run in range(2, min(width, WIDEST) + 1) if width % run == 0]
 
 

@@ -33,7 +33,7 @@ class SharedEntries:
 
 
 def shared_entries(matrix: Tensor, width: int) -> SharedEntries:
-    """The entries of a matrix (rows, columns) whose runs are so wide."""
+    """Return the entries of a matrix (rows, columns) by runs of a width."""
     blocks = Blocks(tuple(matrix.shape), (1, width))
     values, labels = blocks.cut(matrix), found_labels(blocks, matrix).to(matrix.device)
     numbers = torch.arange(blocks.count, device=matrix.device)
@@ -49,7 +49,7 @@ def shared_entries(matrix: Tensor, width: int) -> SharedEntries:
 
 
 def sign_patterns(width: int) -> Tensor:
-    """Every pattern of signs whose first is plus. (patterns, width)"""
+    """Return every pattern of signs whose first is plus. (patterns, width)"""
     numbers = torch.arange(2 ** (width - 1))[:, None]
     return 1 - 2 * F.pad((numbers >> torch.arange(width - 1)) & 1, (1, 0))
 
@@ -94,13 +94,13 @@ class _SharedLayer(nn.Module):
             self.register_buffer(f"places_{number}", matrix.col_indices().int())
 
     def magnitudes(self, number: int) -> Tensor:
-        """One of the sparse matrices."""
+        """Return one of the sparse matrices."""
         starts, columns = self.get_buffer(f"starts_{number}"), self.get_buffer(f"places_{number}")
         values = self.get_parameter(f"values_{number}")
         return torch.sparse_csr_tensor(starts, columns, values, self.shape, check_invariants=False)
 
     def sums(self, flat: Tensor) -> Tensor:
-        """Sums of runs of inputs (inputs, columns) with every pattern of signs, then what free weights multiply."""
+        """Return sums of runs of inputs (inputs, columns) by each pattern of signs, then the inputs of free weights."""
         missing = -len(flat) % self.width
         filled = F.pad(flat, (0, 0, 0, missing)) if missing else flat  # padding by nothing copies
         sums = (self.patterns @ filled.unflatten(0, (-1, self.width))).flatten(0, 1)  # (runs * patterns, columns)
@@ -170,7 +170,7 @@ class SharedConvolution(_SharedLayer):
         return result if self.bias is None else result + self.bias[:, None, None]
 
     def _one_image(self, image: Tensor) -> Tensor:
-        """The result of one image (channels, h, w), without the bias. (outputs, h, w)"""
+        """Return the result for one image (channels, h, w), without the bias. (outputs, h, w)"""
         high, wide = (
             (length - step * (kernel - 1) - 1) // stride + 1
             for length, step, kernel, stride in zip(

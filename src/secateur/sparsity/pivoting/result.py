@@ -71,7 +71,7 @@ class PivotResult(SparseResult):
         return "\n".join([f"blocks of {self.shape[0]} x {self.shape[1]}, density {self.density:.1%}{optimum}", *rows])
 
     def packed(self, inputs: Any) -> tuple[nn.Module, dict[str, str]]:
-        """A copy whose linear layers and convolutions compute only their blocks, where that is faster on this machine.
+        """Return a copy whose layers compute their blocks alone, where that is faster on this machine.
 
         Args:
             inputs: a batch of the size that will be used; each layer is timed on what it gets of it.

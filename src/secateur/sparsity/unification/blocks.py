@@ -74,7 +74,7 @@ class Blocks:
 
 
 def _evens_then_odds(rank: int) -> list[int]:
-    """The order of axes that brings (grid, side) of each axis to all grids and then all sides."""
+    """Return the order of axes that brings (grid, side) of each axis to all grids and then all sides."""
     return [*range(0, 2 * rank, 2), *range(1, 2 * rank, 2)]
 
 

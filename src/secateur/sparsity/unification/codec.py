@@ -83,7 +83,7 @@ def save_compressed(model: nn.Module, path: str | Path, blocks: Mapping[str, tup
 
 
 def compressed_form(model: nn.Module, blocks: Mapping[str, tuple[int, ...]]) -> tuple[bytes, Compressed]:
-    """The content of a compressed file, and what it holds; as `save_compressed` writes it.
+    """Return the bytes of a compressed file, as `save_compressed` writes it, and the record of its contents.
 
     Raises:
         NameMatchError: the model has no weight of a name.
@@ -165,7 +165,7 @@ def _write_blocks(
 
 
 def _as_bytes(tensor: Tensor) -> bytes:
-    """The tensor's bytes, those of equal significance together: they are alike."""
+    """Return the tensor's bytes, those of equal significance together: they are alike."""
     flat = tensor.detach().cpu().contiguous().flatten()
     width = flat.element_size()
     return flat.view(torch.uint8).view(-1, width).T.contiguous().numpy().tobytes() if flat.numel() else b""

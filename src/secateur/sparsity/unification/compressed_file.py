@@ -47,7 +47,7 @@ def check_blocks(blocks: Blocks, name: str) -> None:
 
 
 def read_compressed(path: Path, model: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All tensors of a file.
+    """Read all tensors of a file.
 
     Args:
         path: the file.
@@ -74,7 +74,7 @@ def read_compressed(path: Path, model: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def _header(content: bytes) -> tuple[Header, bytes]:
-    """The header, and what follows it."""
+    """Return the header, and the bytes behind it."""
     length = int.from_bytes(content[:8], "little")
     if length > len(content) - 8:
         raise StorageError("its header is longer than the file")

@@ -37,7 +37,7 @@ class NumberStream:
         self.data, self.at = data, 0
 
     def take(self, count: int) -> bytes:
-        """The next bytes.
+        """Take the next bytes.
 
         Raises:
             StorageError: there are not so many left.
@@ -48,7 +48,7 @@ class NumberStream:
         return self.data[self.at - count : self.at]
 
     def numbers(self, count: int, dtype: torch.dtype) -> Tensor:
-        """The next numbers, whose bytes of equal significance lie together. (count,)"""
+        """Take the next numbers, whose bytes of equal significance lie together. (count,)"""
         data = self.take(count * dtype.itemsize)
         if not count:
             return torch.zeros(0, dtype=dtype)
@@ -83,7 +83,7 @@ def read_tensor(entry: TensorEntry, streams: Mapping[str, NumberStream]) -> Tens
 
 
 def _counted(entry: TensorEntry, numbers: Numbers, count: int, stream: NumberStream) -> Tensor:
-    """So many numbers of a stream.
+    """Take a number of entries from a stream.
 
     Raises:
         StorageError: there are more or fewer, or of a type that such numbers are not written in.

@@ -95,13 +95,13 @@ class UnifiedResult(SparseResult):
         return {**super()._companions(), BLOCKS_FILE: bytes_writer(self._compressed[0])}
 
     def _cost(self) -> Cost:
-        """Parameters that are stored, MACs of what is not pruned, bytes of the compressed file."""
+        """Return the stored parameters, the MACs of blocks that are not pruned, and the bytes of the file."""
         cost = super()._cost()
         saved = sum(count.remaining - count.free_weights - count.unified for count in self.counts.values())
         return replace(cost, params=cost.params - saved, bytes=self.compressed.bytes)
 
     def _ratios(self) -> Mapping[str, float]:
-        """Of the whole network: how many times fewer numbers, multiplications and additions there are."""
+        """Return the factors by which the whole network has fewer numbers, multiplications and additions."""
         network = self.plan.network
         macs = results_of(network.program, network.example).macs
         total = float(sum(macs.values()))
