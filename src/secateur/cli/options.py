@@ -20,9 +20,11 @@ from secateur.coupling.kinds import KINDS
 
 CALLABLE = "package.module:name or file.py:name"
 DATA_HELP = f"Batches of examples: {CALLABLE}, a function that returns them or the object itself."
+COUNTS = "A fraction or a number: macs=0.5 or macs=300M, params=, bytes=1MB, units="
+COUNTED_BUDGETS = f"The budget that is kept. {COUNTS}. Again for a further budget."
 BUDGETS = (
-    "The budget that is kept. A fraction or a number: macs=0.5 or macs=300M, params=, bytes=1MB, units=; a time on "
-    "this machine: latency=0.5, speedup=2, ms=5; or a bound on the change on held-out examples: loss=0.05, "
+    f"The budget that is kept. {COUNTS}; a time on this machine: latency=0.5, speedup=2, ms=5, and for language models "
+    "decode_latency=0.7, prefill_latency=0.7; or a bound on the change on held-out examples: loss=0.05, "
     "accuracy=-0.01, metric=-0.02. Again for a further budget."
 )
 FRACTIONS_HELP = "Budgets of one kind, macs, params, bytes or units: macs=0.75,0.5,0.25."

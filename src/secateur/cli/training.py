@@ -6,10 +6,10 @@ import typer
 
 from secateur.cli.app import register_command
 from secateur.cli.options import (
+    COUNTED_BUDGETS,
     Data,
     Device,
     Floor,
-    KeepOption,
     Model,
     Only,
     Onnx,
@@ -29,7 +29,7 @@ from secateur.cli.training_options import BatchSize, Checkpoint, LearningRate
 @register_command("train")
 def train_command(
     data: Data,
-    keep: KeepOption,
+    keep: Annotated[list[str], typer.Option("--keep", help=COUNTED_BUDGETS, show_default=False)],
     out: Out,
     model: Model = None,
     weights: Weights = None,
