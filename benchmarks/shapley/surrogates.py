@@ -20,8 +20,8 @@ from scipy.stats import hypergeom
 from torch import Tensor
 
 from secateur.importance.shapley.game import Game
-from secateur.importance.shapley.samplers.adjusted import sampled
-from secateur.importance.shapley.samplers.base import paired
+from secateur.importance.shapley.samplers.adjusted import sampled_shares
+from secateur.importance.shapley.samplers.base import with_complements
 from secateur.importance.shapley.samplers.kernelshap import of_sizes
 from secateur.importance.shapley.samplers.regression import solution
 from shapley.boosted_trees import fit_trees
@@ -66,7 +66,7 @@ Estimator = Callable[[PairedValues], Tensor]
 def paired_values(game: Game, pairs: int, generator: torch.Generator) -> PairedValues:
     """Draw pairs of coalitions, and evaluate each pair on one example; all examples take turns in a random order."""
     sizes = torch.randint(1, game.players, (pairs,), generator=generator)
-    coalitions = paired(of_sizes(game.players, sizes, generator))
+    coalitions = with_complements(of_sizes(game.players, sizes, generator))
     counts = [batch.size or 1 for batch in game.context.microbatches]
     ends = [game.ends(microbatch, torch.arange(count)) for microbatch, count in enumerate(counts)]
     none_present, all_present = (torch.cat(values) for values in zip(*ends, strict=True))  # (examples,)
@@ -176,8 +176,8 @@ def _adjusted(values: PairedValues, fit: Callable[[PairedValues, PairedValues], 
         corrected = values.select(folds == fold)
         shares, predicted = fit(values.select(folds != fold), corrected)
         residual = corrected.surplus - predicted
-        sampled_shares = sampled(corrected.coalitions, residual[:, None])[:, 0]
-        estimates.append(shares - shares.mean() + sampled_shares)  # the residuals of nobody and of all are exact
+        residual_shares = sampled_shares(corrected.coalitions, residual[:, None])[:, 0]
+        estimates.append(shares - shares.mean() + residual_shares)  # the residuals of nobody and of all are exact
     return torch.stack(estimates).mean(0)
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from secateur.evaluation.kernel_selection import select_kernel
 from secateur.sparsity.packed_layers.unified_kernels import unified_kernels
 from secateur.sparsity.packed_layers.unified_layers import SharedLinear
-from secateur.sparsity.unification.blocks import Blocks, labels_of, projected
+from secateur.sparsity.unification.blocks import Blocks, labels_of, project
 
 Row = dict[str, object]
 SIZES, WIDTHS, PRUNED, BATCHES = (1024, 2048, 4096), (4, 8), (0.5, 0.8), (1, 16, 64)
@@ -70,7 +70,7 @@ def unified_layer(dense: nn.Linear | nn.Conv2d, shape: tuple[int, ...], pruned: 
     dense.reset_parameters()
     blocks = Blocks(tuple(dense.weight.shape), shape)
     with torch.no_grad():
-        dense.weight.copy_(projected(blocks, dense.weight, labels_of(blocks, dense.weight, pruned, 1 - pruned)))
+        dense.weight.copy_(project(blocks, dense.weight, labels_of(blocks, dense.weight, pruned, 1 - pruned)))
     return dense
 
 

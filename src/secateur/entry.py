@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import nn
 
-from secateur.graph.wrappers import is_compiled, uncompiled, unwrapped
+from secateur.graph.wrappers import is_compiled, unwrap_model, without_compilation
 from secateur.options.argument_checks import check_arguments
 from secateur.options.call_checks import bound_arguments, check_option_name
 from secateur.options.renamed import with_current_names
@@ -77,9 +77,9 @@ def entry_point_with(
             bound = bound_arguments(called, signature, args, options)
             arguments = {name: value for name, value in bound.arguments.items() if name not in open_ended}
             check_arguments(function, {name: value for name, value in arguments.items() if name not in deferred})
-            models = {name: unwrapped(value) for name, value in arguments.items() if isinstance(value, nn.Module)}
+            models = {name: unwrap_model(value) for name, value in arguments.items() if isinstance(value, nn.Module)}
             bound.arguments |= models | _selections_as_paths(bound.arguments, models.get("model"))
-            compilation = uncompiled() if any(map(is_compiled, models.values())) else nullcontext()
+            compilation = without_compilation() if any(map(is_compiled, models.values())) else nullcontext()
             with exclusive(), reported(called, signature, arguments), plain_modes(), random_states_kept(), compilation:
                 return function(*bound.args, **bound.kwargs)
 

@@ -14,7 +14,7 @@ from shapley.surrogates import ESTIMATORS, PairedValues, cubic, kernel_shares, l
 from torch import Tensor
 
 from secateur.importance.estimates import Sample
-from secateur.importance.shapley.samplers.base import paired
+from secateur.importance.shapley.samplers.base import with_complements
 from secateur.importance.shapley.samplers.kernelshap import of_sizes
 from secateur.utils.rng import generator_for
 
@@ -47,7 +47,7 @@ def random_values(seed: int) -> Tensor:
 def drawn(values: Tensor, pairs: int, seed: int) -> PairedValues:
     generator = generator_for(seed, "pairs")
     sizes = torch.randint(1, PLAYERS, (pairs,), generator=generator)
-    coalitions = paired(of_sizes(PLAYERS, sizes, generator))
+    coalitions = with_complements(of_sizes(PLAYERS, sizes, generator))
     rows = (coalitions.long() * 2 ** torch.arange(PLAYERS)).sum(1)
     return PairedValues(coalitions, surplus_of(values)[rows], float(values[-1] - values[0]))
 

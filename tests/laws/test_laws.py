@@ -28,9 +28,9 @@ from secateur.coupling.operator_results import counted_macs, recorded_shapes, re
 from secateur.coupling.prefix_cost import PrefixCost
 from secateur.coupling.residual_blocks import blocks_of, without_blocks
 from secateur.data.conversion import as_batches, example_batches
-from secateur.graph.contexts import preserved
+from secateur.graph.contexts import isolated_evaluation
 from secateur.graph.cursor import ProgramCursor, ValuesOver
-from secateur.graph.export import every_step_seen
+from secateur.graph.export import fused_layers_disabled
 from secateur.graph.operators import arguments, operator_name, with_argument
 from secateur.graph.parametrizations import bake_parametrizations, needs_folding
 from secateur.importance.scores import GroupScores
@@ -161,7 +161,7 @@ def test_law_1_values_that_hold_what_stays_alone_lead_to_the_masked_output(name:
     pruned = EmbeddedPrunedNetwork.whole(network, kept)
     masked = run_masked(network, network.example, network.mask(kept), {})
     stop = len(program.nodes) - 1
-    with preserved(model):
+    with isolated_evaluation(model):
         for start in {program.first, max(min(pruned.first_cut, stop), program.first)}:
             cursor = ProgramCursor(program, [network.example])
             (state,) = cursor.start(0, (None,))
@@ -420,7 +420,7 @@ def test_law_9_predicted_costs_are_the_measured_ones(name: str, seed: int) -> No
         parameters, buffers = list(measured.parameters()), list(measured.buffers())
         assert cost.params == sum(tensor.numel() for tensor in parameters)
         assert cost.bytes == sum(tensor.numel() * tensor.element_size() for tensor in (*parameters, *buffers))
-        with every_step_seen(), FlopCounterMode(display=False, custom_mapping=OF_THE_CPU) as counter:
+        with fused_layers_disabled(), FlopCounterMode(display=False, custom_mapping=OF_THE_CPU) as counter:
             run(measured, network.example)
         assert cost.macs * network.example.size * 2 == pytest.approx(
             counter.get_total_flops(), abs=network.example.size

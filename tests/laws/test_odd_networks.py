@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import secateur as sc
 from expected_warnings import untrained_networks
 from secateur.data.batch import Batch
-from secateur.evaluation.losses import supervised
+from secateur.evaluation.losses import supervised_losses
 from secateur.masking.ablation import run_masked
 from secateur.masking.unit_means import consumer_means
 from secateur.surgery.verify import output_difference
@@ -191,9 +191,9 @@ def test_a_model_that_changed_since_its_trace_says_so(change: str) -> None:
 def test_classes_and_positions_of_equal_number_follow_torch() -> None:
     scores, target = torch.randn(2, 6, 6), torch.randint(0, 6, (2, 6))
     expected = F.cross_entropy(scores, target, reduction="none").mean(1)
-    assert torch.allclose(supervised(scores, target), expected)
+    assert torch.allclose(supervised_losses(scores, target), expected)
     expected = F.cross_entropy(scores.transpose(1, 2), target, reduction="none").mean(1)
-    assert torch.allclose(supervised({"logits": scores}, target), expected)
+    assert torch.allclose(supervised_losses({"logits": scores}, target), expected)
 
 
 def test_units_before_a_detach_are_worth_something() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from secateur.errors import BudgetError
 from secateur.importance.scores import Scores
-from secateur.options import described
+from secateur.options import kind_text
 
 Curves = Mapping[str, Tensor]
 BEYOND = 4.0
@@ -35,7 +35,7 @@ def check_curves(curves: Mapping[str, object], sizes: Mapping[str, int]) -> None
     for name, size in sizes.items():
         curve = curves.get(name)
         if not isinstance(curve, Tensor) or curve.shape != (size + 1,) or not bool(torch.isfinite(curve).all()):
-            form = f"a tensor of shape {tuple(curve.shape)}" if isinstance(curve, Tensor) else described(curve)
+            form = f"a tensor of shape {tuple(curve.shape)}" if isinstance(curve, Tensor) else kind_text(curve)
             raise BudgetError(
                 f"curves[{name!r}] is {form}; give a finite tensor ({size + 1},): the increase of the loss when 0, 1, "
                 f"... and all {size} units are removed"

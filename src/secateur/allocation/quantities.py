@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from secateur.errors import BudgetError
-from secateur.options import is_real, shortened
+from secateur.options import is_real, short_text
 
 DECIMAL: Mapping[str, float] = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 BYTES: Mapping[str, float] = {
@@ -55,7 +55,7 @@ def parse_quantity(unit: str, value: object) -> float:
         known = ", ".join(suffix for suffix in (*suffixes, *percent) if suffix)
         advice = f", optionally followed by one of {known}" if known else ""
         raise BudgetError(
-            f"keep={{{unit!r}: {shortened(value)}}} is no number, or out of range; give a number{advice}, such as "
+            f"keep={{{unit!r}: {short_text(value)}}} is no number, or out of range; give a number{advice}, such as "
             f"{EXAMPLES.get(unit, '0.5')}"
         )
     return float(match[1].replace("_", "").replace(",", "")) * factor

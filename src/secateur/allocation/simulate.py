@@ -13,7 +13,7 @@ from secateur.allocation.simulation_fold import DenseJudgement, Fold, crossed_fo
 from secateur.coupling.network import Kept
 from secateur.data.batch import Batch
 from secateur.evaluation.calibration import Calibration
-from secateur.evaluation.holdout import output_spread
+from secateur.evaluation.holdout import spread_microbatches
 from secateur.evaluation.output_pairs import OutputPair
 from secateur.files.state_memo import State, StateMemo, key_of
 from secateur.masking.ablation import Means
@@ -69,7 +69,7 @@ class PlanSimulator:
         Layers get one ridge. Each half of the examples judges a refit on the other half, so that all of them judge and
         none judges what it was fitted to. Examples that can't be divided serve for both.
         """
-        quick = self._on(output_spread(self._microbatches, examples), COMPARING)
+        quick = self._on(spread_microbatches(self._microbatches, examples), COMPARING)
         within, memory = self.fitted.within, self.fitted.memory + self.held_out.memory
         quick.judge_by(crossed_folds(within, quick._microbatches, memory))
         return quick

@@ -14,7 +14,7 @@ from secateur.data.batch import Batch
 from secateur.evaluation.comparison_temperature import comparison_temperature
 from secateur.evaluation.dense_outputs import MOST_ENTRIES
 from secateur.evaluation.divergence import output_scales
-from secateur.evaluation.holdout import output_spread, split_halves
+from secateur.evaluation.holdout import split_halves, spread_microbatches
 from secateur.evaluation.outputs import with_named_scores
 from secateur.evaluation.targets import has_real_targets
 from secateur.graph.cursor import ProgramCursor, RunState, ValuesOver, bytes_of_tensors
@@ -89,8 +89,8 @@ def quick_fold(fold: Fold, examples: int) -> Fold:
         examples: the most examples.
     """
     count = min(examples // 3, MOST_HELD_OUT)
-    fitted = output_spread(fold.fitted.microbatches, examples - count)
-    held_out = output_spread(fold.held_out.microbatches, count)
+    fitted = spread_microbatches(fold.fitted.microbatches, examples - count)
+    held_out = spread_microbatches(fold.held_out.microbatches, count)
     judging = PairedExecution(fold.held_out.within, held_out, fold.held_out.memory)
     return Fold(quick_execution(fold.fitted.within, fitted, fold.fitted.memory), judging)
 

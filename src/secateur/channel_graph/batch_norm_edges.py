@@ -37,7 +37,7 @@ def with_norms_in_layers(
             factors[read[is_movable[read]]] = block.values[is_movable[read], 0]
             block = replace(block, values=block.values.masked_fill(is_movable[read][:, None], 0.0))
         without_factors.append(block)
-    return tuple(_scaled(block, factors) if block.layer is not None else block for block in without_factors)
+    return tuple(_scale_block(block, factors) if block.layer is not None else block for block in without_factors)
 
 
 def _consumer_counts(blocks: Sequence[ChannelBlock], size: int, needed: Collection[int]) -> Tensor:
@@ -59,5 +59,5 @@ def _channels_of_layers(blocks: Sequence[ChannelBlock], size: int) -> Tensor:
     return of_layer
 
 
-def _scaled(block: ChannelBlock, factors: Tensor) -> ChannelBlock:
+def _scale_block(block: ChannelBlock, factors: Tensor) -> ChannelBlock:
     return replace(block, values=block.values + factors[block.span][:, None])

@@ -16,14 +16,20 @@ from torch.utils import _pytree as pytree
 
 from secateur.channel_graph.builder import ChannelGraphBuilder, is_tensor_shape
 from secateur.channel_graph.graph import ChannelGraph
-from secateur.channel_graph.moved_channels import concatenated, flipped, moved, padded, reshaped
+from secateur.channel_graph.moved_channels import (
+    concatenate_numbers,
+    flip_numbers,
+    move_numbers,
+    pad_numbers,
+    reshape_numbers,
+)
 from secateur.channel_graph.op_rules import (
     averaged_norms,
     batch_norm_norms,
     join,
     linear_edges,
+    pass_map,
     pooled_norms,
-    same,
 )
 from secateur.coupling.network import Network
 from secateur.coupling.rules.context import frozen
@@ -33,17 +39,17 @@ from secateur.graph.operators import arguments
 
 ChannelRule = Callable[[ChannelGraphBuilder, Node, Mapping[str, Any]], Any]
 CHANNEL_RULES: Mapping[ChannelFlow, ChannelRule] = {
-    "same": same,
+    "same": pass_map,
     "join": join,
     "batch norm": batch_norm_norms,
     "pooling": pooled_norms,
     "mean": averaged_norms,
     "sum": averaged_norms,
-    "move": moved,
-    "flip": flipped,
-    "reshape": reshaped,
-    "concatenate": concatenated,
-    "pad": padded,
+    "move": move_numbers,
+    "flip": flip_numbers,
+    "reshape": reshape_numbers,
+    "concatenate": concatenate_numbers,
+    "pad": pad_numbers,
 }
 
 

@@ -80,7 +80,7 @@ class ChannelGraphBuilder:
         self._size += len(sources)
         return torch.arange(self._size - len(sources), self._size)
 
-    def scaled(self, node: Node, numbers: Tensor, factor: float) -> Tensor:
+    def scaled_map(self, node: Node, numbers: Tensor, factor: float) -> Tensor:
         """Return the numbers of channels behind those of a map, each by an edge of a norm that cannot be pruned."""
         channels, inverse = torch.unique(squeeze_expanded(numbers), return_inverse=True)
         logs = torch.where(channels > NO_CHANNEL, math.log(factor), 0.0)

@@ -15,30 +15,30 @@ from torch.nn import functional as F
 from secateur.channel_graph.builder import ChannelGraphBuilder
 
 
-def moved(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Any:
+def move_numbers(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Any:
     """Execute an operator on the numbers."""
     target: Any = node.target
     return target(**{name: value for name, value in args.items() if value is not None})
 
 
-def flipped(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:
+def flip_numbers(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:
     """Flip numbers; along axes over which they repeat a flip changes nothing."""
     numbers: Tensor = args["self"]
     return numbers.flip([dim for dim in args["dims"] if not _is_constant_along(numbers, dim)])
 
 
-def reshaped(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:
+def reshape_numbers(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:
     """Reshape numbers to the shape in the program."""
     numbers: Tensor = args["self" if "self" in args else "input"]
     return numbers.reshape(builder.shapes[node])
 
 
-def concatenated(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:
+def concatenate_numbers(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:
     """Concatenate numbers; axes over which all tensors repeat them remain expanded."""
     shape: torch.Size = builder.shapes[node]
     tensors: Sequence[Tensor] = args["tensors"]
     if any(tensor.dim() != len(shape) for tensor in tensors):
-        return moved(builder, node, args)  # type: ignore[no-any-return]
+        return move_numbers(builder, node, args)  # type: ignore[no-any-return]
     dim = args.get("dim", 0) % len(shape)
     for axis in range(len(shape)):
         if axis != dim and all(_is_constant_along(tensor, axis) for tensor in tensors):
@@ -51,7 +51,7 @@ def concatenated(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, An
     return torch.cat(list(tensors), dim).expand(shape)
 
 
-def padded(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:
+def pad_numbers(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:
     """Pad numbers: the borders of a map belong to it; added channels are none, or copies."""
     numbers: Tensor = args["self" if "self" in args else "input"]
     shape: torch.Size = builder.shapes[node]

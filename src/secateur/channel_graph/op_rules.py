@@ -30,19 +30,20 @@ def linear_edges(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, An
     columns = torch.stack([edges for _, edges in pairs])  # (groups, inputs)
     width = sources.shape[1]
     norms = _norms(builder, layer, kernels, weight)
-    squares = _summed(norms.square(), columns, width)  # one map read in several places: the root of their squares
+    # The norm of a map that is read in several places is the root of the sum of its squares.
+    squares = _sum_over_inputs(norms.square(), columns, width)
     channels = builder.add(
         node,
         sources.repeat_interleave(norms.shape[1], 0),
         squares.sqrt().log(),
         layer=layer,
         columns=columns.repeat_interleave(layer.kernel, 1),
-        sums=_summed(kernels.double().cpu().abs().sum(3), columns, width),
+        sums=_sum_over_inputs(kernels.double().cpu().abs().sum(3), columns, width),
     )
     return broadcast_labels(channels, 1 if layer.is_convolution else len(shape) - 1, shape)
 
 
-def _summed(measure: Tensor, columns: Tensor, width: int) -> Tensor:
+def _sum_over_inputs(measure: Tensor, columns: Tensor, width: int) -> Tensor:
     """Sum a measure of each input (groups, outputs, inputs) over the inputs of one map (channels, edges)."""
     total = torch.zeros(*measure.shape[:2], width, dtype=torch.float64)
     return total.scatter_add_(2, columns[:, None].expand_as(measure), measure).flatten(0, 1)
@@ -91,7 +92,7 @@ def pooled_norms(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, An
         factor = float(operator_norms(window, numbers.shape[2:], stride, dilation))
     else:
         factor = math.sqrt(math.prod(after / before for before, after in sizes))
-    result = broadcast_labels(builder.scaled(node, builder.channels_along(node, numbers, 1), factor), 1, map_shape)
+    result = broadcast_labels(builder.scaled_map(node, builder.channels_along(node, numbers, 1), factor), 1, map_shape)
     return result if is_tensor_shape(shape) else (result, frozen(shape[1]))
 
 
@@ -107,7 +108,7 @@ def averaged_norms(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, 
             raise ValueError("channels are mixed")
         narrow, count = narrow.narrow(axis, 0, 1), count * numbers.shape[axis]
     factor = count**0.5 / (count if rule_of(node).channels == "mean" else 1)
-    return builder.scaled(node, narrow, factor).reshape(builder.shapes[node])
+    return builder.scaled_map(node, narrow, factor).reshape(builder.shapes[node])
 
 
 def join(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:
@@ -136,7 +137,7 @@ def _joined_channels(builder: ChannelGraphBuilder, node: Node, a: Tensor, b: Ten
     return numbers
 
 
-def same(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:
+def pass_map(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:
     """Pass the map of the first tensor on."""
     first: Tensor = next(value for value in args.values() if isinstance(value, Tensor))
     return first.expand(builder.shapes[node])

@@ -19,7 +19,7 @@ def registered_criteria() -> list[str]:
     return list(criteria())
 
 
-def completing(names: Iterable[str] | Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+def completer(names: Iterable[str] | Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     """Return a function that completes an option's value; of several with commas, the last.
 
     Args:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from secateur.errors import OptionError, StorageError
-from secateur.options import check_name, described
+from secateur.options import check_name, kind_text
 
 
 class Parameter(Protocol):
@@ -66,7 +66,7 @@ def _value_for(parameter: Parameter, value: Any, where: str) -> Any:
     """Return a value of a file in the form that the command line gives."""
     if getattr(parameter, "is_flag", False):
         if not isinstance(value, bool):
-            raise OptionError(f"{where} is {described(value)}; give true or false")
+            raise OptionError(f"{where} is {kind_text(value)}; give true or false")
         return value
     if isinstance(value, Mapping):
         entries = [f"{name}={_text(entry, where)}" for name, entry in value.items()]
@@ -82,5 +82,5 @@ def _text(value: Any, where: str) -> str:
     if isinstance(value, list):
         return ",".join(_text(entry, where) for entry in value)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise OptionError(f"{where} holds {described(value)}; give numbers, texts, or lists of these")
+        raise OptionError(f"{where} holds {kind_text(value)}; give numbers, texts, or lists of these")
     return str(value)

@@ -14,7 +14,7 @@ from torch import nn
 
 from secateur.cli.source_advice import FORM, advice_on_data_source
 from secateur.errors import NameMatchError, OptionError
-from secateur.options import described
+from secateur.options import kind_text
 from secateur.utils.failure_text import failure_text
 
 
@@ -39,7 +39,7 @@ def imported_object(source: str, advice: Callable[[str], str] | None = None) -> 
     except (ModuleNotFoundError, FileNotFoundError, AttributeError) as failure:
         raise NameMatchError(f"{source!r} can't be found: {failure}") from failure
     except Exception as failure:  # the user's own module may raise anything
-        raise OptionError(f"{source!r} can't be imported: {_raised(failure)}") from failure
+        raise OptionError(f"{source!r} can't be imported: {_located_error(failure)}") from failure
     for attribute in attribute_path.split("."):
         if not hasattr(target, attribute):
             nearest = get_close_matches(attribute, dir(target), 1)
@@ -88,11 +88,11 @@ def metric_from(source: str | None) -> Callable[..., Any] | None:
     """
     metric = None if source is None else imported_object(source)
     if metric is not None and not callable(metric):
-        raise NameMatchError(f"{source!r} is {described(metric)}, not a callable of outputs and targets")
+        raise NameMatchError(f"{source!r} is {kind_text(metric)}, not a callable of outputs and targets")
     return metric
 
 
-def called(source: str, target: Any) -> Any:
+def call_target(source: str, target: Any) -> Any:
     """Call what a text names, without arguments.
 
     Raises:
@@ -103,12 +103,12 @@ def called(source: str, target: Any) -> Any:
     except Exception as failure:  # the user's own code may raise anything
         kind = "the class" if isinstance(target, type) else "the function"
         raise OptionError(
-            f"{kind} {source!r} can't be called without arguments: {_raised(failure)}; give a function without "
+            f"{kind} {source!r} can't be called without arguments: {_located_error(failure)}; give a function without "
             "arguments that returns it"
         ) from failure
 
 
-def _raised(failure: Exception) -> str:
+def _located_error(failure: Exception) -> str:
     """Return an error with the line of the user's code that it comes from."""
     frames = traceback.extract_tb(failure.__traceback__)
     line = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if len(frames) > 1 else ""
@@ -124,7 +124,7 @@ def batches_from(source: str | None) -> Any:
     if source is None:
         raise NameMatchError("--data is missing; give package.module:callable that returns batches, one is enough")
     target = imported_object(source, advice_on_data_source)
-    data = called(source, target) if callable(target) else target
+    data = call_target(source, target) if callable(target) else target
     if isinstance(data, nn.Module):
         raise OptionError(f"{source!r} is a model, and no data; were --model and --data swapped?")
     if data is None or isinstance(data, int | float):

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from secateur.cli.checkpoints import read_checkpoint, state_dict_for
-from secateur.cli.imports import called, imported_object
+from secateur.cli.imports import call_target, imported_object
 from secateur.cli.model_sources import library_model
 from secateur.cli.source_advice import FORM, advice_on_model_source
 from secateur.errors import NameMatchError, OptionError, StorageError
 from secateur.files import check_regular, read_program
-from secateur.graph.wrappers import unwrapped
+from secateur.graph.wrappers import unwrap_model
 from secateur.options.argument_checks import check_model
 from secateur.utils.failure_text import failure_text
 
@@ -38,19 +38,19 @@ def model_from(source: str | None, weights: Path | None, program: Path | None, d
         print(
             f"secateur: {program} is code, which runs when it is read; give only a file that you trust", file=sys.stderr
         )
-        return _placed(read_program(program), device)
+        return _move_model(read_program(program), device)
     model = _model_of(str(source), weights is not None)
     if weights is not None:
         _load_weights(model, weights)
-    return _placed(model.eval(), device)
+    return _move_model(model.eval(), device)
 
 
 def _model_of(source: str, has_weights: bool) -> nn.Module:
     model = library_model(source, has_weights)
     if model is None:
         target = imported_object(source, advice_on_model_source)
-        model = called(source, target) if callable(target) and not isinstance(target, nn.Module) else target
-    model = unwrapped(model) if isinstance(model, nn.Module) else model
+        model = call_target(source, target) if callable(target) and not isinstance(target, nn.Module) else target
+    model = unwrap_model(model) if isinstance(model, nn.Module) else model
     if _is_data(model):
         raise OptionError(f"{source!r} is data, and no model; were --model and --data swapped?")
     check_model(f"--model {source}", model)
@@ -64,7 +64,7 @@ def _is_data(target: object) -> bool:
     return is_list or isinstance(target, Tensor | np.ndarray | DataLoader)
 
 
-def _placed(model: nn.Module, device: str) -> nn.Module:
+def _move_model(model: nn.Module, device: str) -> nn.Module:
     """Move a model to a device.
 
     Raises:

@@ -12,7 +12,7 @@ from secateur.cli.completion import (
     REPAIRS,
     TARGETS,
     choices,
-    completing,
+    completer,
     registered_criteria,
 )
 from secateur.cli.output_paths import checked_file, checked_folder
@@ -59,7 +59,7 @@ Skip = Annotated[list[str] | None, typer.Option("--skip", help=f"No {SELECTED}",
 By = Annotated[
     str,
     typer.Option(
-        "--by", help="The criterion; `secateur criteria` lists them.", autocompletion=completing(registered_criteria)
+        "--by", help="The criterion; `secateur criteria` lists them.", autocompletion=completer(registered_criteria)
     ),
 ]
 Criteria = Annotated[
@@ -68,7 +68,7 @@ Criteria = Annotated[
         "--by",
         help="A criterion, again for each more; `secateur criteria` lists them.",
         show_default=False,
-        autocompletion=completing(registered_criteria),
+        autocompletion=completer(registered_criteria),
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="The seed of all random numbers.")]
@@ -80,7 +80,7 @@ Ablation = Annotated[
         help="The value of a removed unit while units are scored; impute is a prediction from the other units. "
         "--removal is its former name.",
         metavar=choices(ABLATIONS),
-        autocompletion=completing(ABLATIONS),
+        autocompletion=completer(ABLATIONS),
     ),
 ]
 KeepOption = Annotated[list[str], typer.Option("--keep", help=BUDGETS, show_default=False)]
@@ -100,7 +100,7 @@ Kinds = Annotated[
         "--kinds",
         help="Only units of this kind; again for more.",
         metavar=choices(KINDS),
-        autocompletion=completing(KINDS),
+        autocompletion=completer(KINDS),
         show_default=False,
     ),
 ]
@@ -143,7 +143,7 @@ Repair = Annotated[
         "--repair",
         help="The repair after the cut: one, or several with commas.",
         metavar=choices(REPAIRS),
-        autocompletion=completing(REPAIRS),
+        autocompletion=completer(REPAIRS),
     ),
 ]
 Out = Annotated[
@@ -163,7 +163,7 @@ Device = Annotated[
     typer.Option(
         "--device",
         help="The device that the model is moved to: cpu, cuda, cuda:1, mps.",
-        autocompletion=completing(DEVICES),
+        autocompletion=completer(DEVICES),
     ),
 ]
 RunFolder = Annotated[
@@ -179,7 +179,7 @@ AllocationOption = Annotated[
         "--allocation",
         help="How the budget is spent on groups: auto tries several; several with commas are averaged.",
         metavar=choices(ALLOCATIONS),
-        autocompletion=completing(ALLOCATIONS),
+        autocompletion=completer(ALLOCATIONS),
     ),
 ]
 Target = Annotated[
@@ -188,7 +188,7 @@ Target = Annotated[
         "--target",
         help="The device whose kernels the numbers of units fill, where that costs nothing.",
         metavar=choices(TARGETS),
-        autocompletion=completing(TARGETS),
+        autocompletion=completer(TARGETS),
     ),
 ]
 RoundTo = Annotated[int | None, typer.Option("--round-to", help="Numbers of units are multiples of this.")]

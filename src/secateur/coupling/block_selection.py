@@ -99,7 +99,7 @@ def _touched_blocks(network: Network, group: Group, selection: Selection) -> set
         paths = _module_paths(network, selector)
         touched |= {block for block in group.block_paths if any(is_inside(path, [block]) for path in paths)}
         if not paths and not is_of_blocks_alone(network):
-            names = _groups_named(network, selector)
+            names = _group_names(network, selector)
             touched |= {
                 block
                 for block in group.block_paths
@@ -115,7 +115,7 @@ def _module_paths(network: Network, selector: Selector) -> list[str]:
     return paths_of(selector, network.modules, network.title)
 
 
-def _groups_named(network: Network, selector: Selector) -> set[str]:
+def _group_names(network: Network, selector: Selector) -> set[str]:
     """Return the names of the groups that a selector names; none where it names blocks alone."""
     try:
         return groups_of(network, selector)

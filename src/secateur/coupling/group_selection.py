@@ -23,16 +23,16 @@ def select_groups(network: "Network", only: Selection | None = None, skip: Selec
         NameMatchError: a name matches no group and no module that makes one, a module does not belong to the model, no
             module is of a class, or no group is left of those that modules make.
     """
-    excluded = set[str]() if skip is None else _selected(network, skip)
+    excluded = set[str]() if skip is None else _selected_names(network, skip)
     if only is None:
         return set(network.by_name) - excluded
-    included = _selected(network, only)
+    included = _selected_names(network, only)
     if as_selectors(only) and not included:
         raise NameMatchError(f"the layers in only= make no units that can be removed\n{network}")
     return included - excluded
 
 
-def _selected(network: "Network", selection: Selection) -> set[str]:
+def _selected_names(network: "Network", selection: Selection) -> set[str]:
     return set[str]().union(*(groups_of(network, selector) for selector in as_selectors(selection)))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from secateur.coupling.group_selection import groups_of, groups_within
 from secateur.errors import BudgetError, OptionError
-from secateur.options import described, is_real, is_whole, shortened
+from secateur.options import is_real, is_whole, kind_text, short_text
 from secateur.options.selections import Selector, is_selection
 from secateur.utils.plurals import number_of
 
@@ -57,7 +57,7 @@ def requested_sizes(network: "Network", sizes: Sizes, step: int = 1, floor: floa
     """
     if not isinstance(sizes, Mapping):
         raise OptionError(
-            f"sizes is {described(sizes)}; give a dict from names of groups to sizes, {{'layer1.*': 0.5}}"
+            f"sizes is {kind_text(sizes)}; give a dict from names of groups to sizes, {{'layer1.*': 0.5}}"
         )
     for selector in sizes:
         if not is_selection(selector):
@@ -145,8 +145,8 @@ def _checked_size(group: "Group", size: Size, step: int, floor: float) -> int | 
     fraction = _fraction_of(size)
     if fraction is None or not 0 < fraction <= 1:
         raise OptionError(
-            f"{shortened(size)} is no size for {group.name}; give a whole number of its {group.size} units, a fraction "
-            "above 0 and at most 1.0 or '50%', or the indices of units"
+            f"{short_text(size)} is no size for {group.name}; give a whole number of its {group.size} units, a "
+            "fraction above 0 and at most 1.0 or '50%', or the indices of units"
         )
     return int(possible[np.abs(possible - fraction * group.size).argmin()])
 
@@ -166,7 +166,7 @@ def _checked_indices(group: "Group", values: Any) -> Tensor:
     is_inside = is_integral and bool(((ascending >= 0) & (ascending < group.size)).all())
     if not is_inside or len(ascending) < len(indices):
         raise OptionError(
-            f"{shortened(values)} are no units of {group.name}; give different indices from 0 to {group.size - 1}"
+            f"{short_text(values)} are no units of {group.name}; give different indices from 0 to {group.size - 1}"
         )
     return ascending
 

@@ -41,7 +41,7 @@ class ModuleSlices:
     def __init__(self, model: nn.Module, program: Program, example: Batch) -> None:
         self.model, self.exported, self.example = model, program, example
         self._programs: dict[str, ModuleProgram | None] = {}
-        self._recorded: _Recorded | None = None
+        self._recorded: _RecordedCalls | None = None
         self._was_recorded = False
 
     def program_of(self, path: str, sizes: Sequence[ShapeLiteral]) -> ModuleProgram | None:
@@ -80,7 +80,7 @@ class ModuleSlices:
                 shapes[name] = common_lengths(shapes[name], lengths)
         return replace(first, shapes=shapes)
 
-    def _record_once(self, sizes: Sequence[ShapeLiteral]) -> "_Recorded | None":
+    def _record_once(self, sizes: Sequence[ShapeLiteral]) -> "_RecordedCalls | None":
         """Return the calls in the model and the names of their operators, which the first request records."""
         if not self._was_recorded:
             self._was_recorded = True
@@ -88,7 +88,7 @@ class ModuleSlices:
                 self._recorded = self._record_any(frozenset(module_path(size.node) for size in sizes))
         return self._recorded
 
-    def _record_any(self, paths: frozenset[str]) -> "_Recorded":
+    def _record_any(self, paths: frozenset[str]) -> "_RecordedCalls":
         """Record the calls with all lengths that may vary, or with those of the example.
 
         Raises:
@@ -103,7 +103,7 @@ class ModuleSlices:
         except UnsupportedCodeError:
             return self._record([], paths)
 
-    def _record(self, axes: Axes, paths: frozenset[str]) -> "_Recorded":
+    def _record(self, axes: Axes, paths: frozenset[str]) -> "_RecordedCalls":
         """Record the calls in a further export.
 
         Args:
@@ -128,11 +128,11 @@ class ModuleSlices:
         names = PairedOperators(marked, self.exported, calls.copies).names()
         if names is None:
             raise UnsupportedCodeError("a second export gave another program")
-        return _Recorded(calls, names, paths)
+        return _RecordedCalls(calls, names, paths)
 
 
 @dataclass(frozen=True)
-class _Recorded:
+class _RecordedCalls:
     """The calls that a further export recorded.
 
     Args:

@@ -59,7 +59,7 @@ def recorded_shapes(program: Program, example: Batch) -> dict[Node, Any]:
     shapes = _bound_shapes(program, example)
     try:
         _check_recorded_inputs(program, example)
-        return {**shapes, **{node: _recorded(node) for node in program.nodes if node.op == "call_function"}}
+        return {**shapes, **{node: _recorded_result(node) for node in program.nodes if node.op == "call_function"}}
     except UnrecordedLengthError:
         return results_of(program, example).shapes
 
@@ -95,11 +95,11 @@ def _check_recorded_inputs(program: Program, example: Batch) -> None:
         UnrecordedLengthError: it has others.
     """
     for node, value in program.bind(example).items():
-        if isinstance(value, Tensor) and _recorded(node) != value.shape:
+        if isinstance(value, Tensor) and _recorded_result(node) != value.shape:
             raise UnrecordedLengthError
 
 
-def _recorded(node: Node) -> Any:
+def _recorded_result(node: Node) -> Any:
     """Return an operator's result as the export recorded it.
 
     Raises:

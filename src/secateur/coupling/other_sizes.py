@@ -17,7 +17,7 @@ from secateur.coupling.label_walk import trace_labels
 from secateur.coupling.operator_results import recorded_shapes
 from secateur.data.batch import Batch
 from secateur.errors import SecateurError
-from secateur.graph.contexts import preserved, run_module
+from secateur.graph.contexts import isolated_evaluation, run_module
 from secateur.graph.draw_replay import draws_replayed
 from secateur.graph.dynamic_shapes import Axes
 from secateur.graph.export import export_fresh
@@ -207,7 +207,7 @@ class Resizer:
             nodes = len(self.program.nodes) - 1
             return self.program.run(values, self.program.first, nodes, {}, keep=self.program.output_nodes)
 
-        with preserved(self.model):
+        with isolated_evaluation(self.model):
             try:
                 with draws_replayed(self.program.draws, run):
                     expected = run_module(self.model, batch)

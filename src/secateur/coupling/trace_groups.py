@@ -77,7 +77,7 @@ def _network(model: nn.Module, example: Batch, program: Program, tracer: LabelTr
         work=tuple(_work_of_operators(program, example, tracer, units)),
         tensors=_tensor_costs(model),
         frozen=units.frozen,
-        reshaping=_reshaping(units, tracer),
+        reshaping=_reshaping_modules(units, tracer),
         sizes=tuple(size for size in sizes if bool((size.units >= 0).all(1).any())),
         draws=tuple(Draw(node, tuple(map(units, labels))) for node, labels in notes.draws),
         additions=tuple(_additions(tracer, units)),
@@ -171,7 +171,7 @@ def _tensor_costs(model: nn.Module) -> tuple[TensorCost, ...]:
     )
 
 
-def _reshaping(units: Units, tracer: LabelTracer) -> dict[str, tuple[str, ...]]:
+def _reshaping_modules(units: Units, tracer: LabelTracer) -> dict[str, tuple[str, ...]]:
     """Return for each group the modules whose own code changes the shape of its activations."""
     reshaped = [
         (module_path(node), torch.unique(units(torch.unique(labels)))) for node, labels in tracer.couplings.rectangles

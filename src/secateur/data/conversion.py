@@ -23,9 +23,9 @@ from secateur.data.forms import (
 )
 from secateur.data.next_tokens import with_next_tokens
 from secateur.data.padding import without_padding
-from secateur.data.reading import items_read, length_of, rows_of
+from secateur.data.reading import length_of, read_items, rows_of
 from secateur.errors import DataError
-from secateur.options import described
+from secateur.options import kind_text
 
 BATCH_SIZE = 32  # of data sets that come without one
 
@@ -47,7 +47,7 @@ def as_batch(item: Any, dtype: torch.dtype | None = None) -> Batch:
         return _with_target(*_inputs(item[0], dtype), item[1] if len(item) == 2 else None, dtype)
     if isinstance(item, list | tuple) and not is_array(item):
         raise DataError(
-            f"a batch is {described(item)} of {len(item)} items; give (inputs, target), where several inputs are "
+            f"a batch is {kind_text(item)} of {len(item)} items; give (inputs, target), where several inputs are "
             "one tuple or dict, such as ((a, b), target), or inputs alone"
         )
     args, kwargs = _inputs(item, dtype)
@@ -110,7 +110,7 @@ def _batch_items(data: Any, batch_size: int, dtype: torch.dtype | None) -> list[
         DataError: the data are not iterable.
     """
     if isinstance(data, Mapping) and any(is_table(split) for split in data.values()):
-        raise DataError(f"data is {described(data)} of {', '.join(map(str, data))}; give one of these")
+        raise DataError(f"data is {kind_text(data)} of {', '.join(map(str, data))}; give one of these")
     if isinstance(data, Mapping) and _are_columns(data):
         data = [dict(zip(data, row, strict=True)) for row in zip(*data.values(), strict=True)]
         return list(batches_of_rows(data, batch_size, dtype))
@@ -119,10 +119,10 @@ def _batch_items(data: Any, batch_size: int, dtype: torch.dtype | None) -> list[
     if is_table(data):
         return list(batches_of_rows(data, batch_size, dtype))
     if is_data_set(data):
-        return list(batches_of_rows(items_read(rows_of(data), length_of(data)), batch_size, dtype))
+        return list(batches_of_rows(read_items(rows_of(data), length_of(data)), batch_size, dtype))
     if not isinstance(data, Iterable) or isinstance(data, str | bytes) or hasattr(data, "to_numpy"):
-        raise DataError(f"data is {described(data)}; {advice_on_data(data)}")
-    items = list(data) if isinstance(data, list | tuple) else items_read(data, length_of(data))
+        raise DataError(f"data is {kind_text(data)}; {advice_on_data(data)}")
+    items = list(data) if isinstance(data, list | tuple) else read_items(data, length_of(data))
     return list(batches_of_rows(items, batch_size, dtype)) if items and all(map(is_row, items)) else items
 
 

@@ -160,7 +160,7 @@ def batches_of_rows(rows: Iterable[Any], batch_size: int, dtype: torch.dtype | N
         warn(f"the columns {', '.join(left_out)} hold text, which no model takes; left out")
     for same_shape in by_shape.values():
         for start in range(0, len(same_shape), batch_size):
-            yield collated(same_shape[start : start + batch_size])
+            yield collate(same_shape[start : start + batch_size])
 
 
 def _with_one_label(row: Mapping[Any, Any], left_out: dict[str, None]) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def _shapes_of_inputs(example: Any) -> str:
     return repr([(tuple(leaf.shape), leaf.dtype) if isinstance(leaf, Tensor) else type(leaf) for leaf in leaves])
 
 
-def collated(examples: Sequence[Any]) -> Any:
+def collate(examples: Sequence[Any]) -> Any:
     """Collate examples: stacked if they have one shape, else as an `ExampleList`."""
     first = examples[0]
     if all(isinstance(example, Tensor) and example.shape == first.shape for example in examples):
@@ -190,7 +190,7 @@ def collated(examples: Sequence[Any]) -> Any:
     if all(isinstance(example, Number | np.generic) for example in examples):
         return as_tensor(list(examples))
     if all(isinstance(example, Mapping) and example.keys() == first.keys() for example in examples):
-        return {name: collated([example[name] for example in examples]) for name in first}
+        return {name: collate([example[name] for example in examples]) for name in first}
     if all(isinstance(example, tuple | list) and len(example) == len(first) for example in examples):
-        return tuple(collated(column) for column in zip(*examples, strict=True))
+        return tuple(collate(column) for column in zip(*examples, strict=True))
     return None if all(example is None for example in examples) else ExampleList(examples)

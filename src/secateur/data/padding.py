@@ -34,7 +34,7 @@ def without_padding(batches: Sequence[Batch], batch_size: int) -> list[Batch]:
             result.append(batch)
             continue
         for row, row_spans in enumerate(spans):
-            example = _trimmed(batch.take(torch.tensor([row])), row_spans)
+            example = _trim_row(batch.take(torch.tensor([row])), row_spans)
             groups.setdefault(_row_form(example), []).append(example)
     longest = sorted(groups, key=lambda form: -_entries(groups[form][0]))[:1]  # the first batch is traced
     for form in dict.fromkeys((*longest, *groups)):
@@ -65,7 +65,7 @@ def _is_mask(mask: Tensor, batch: Batch) -> bool:
     return mask.dim() == 2 and mask.shape[0] == batch.size and bool(((mask == 0) | (mask == 1)).all())
 
 
-def _trimmed(example: Batch, spans: Spans) -> Batch:
+def _trim_row(example: Batch, spans: Spans) -> Batch:
     """Return one row without its padding."""
     lengths = {name: example.kwargs[name].shape[1] for name in spans}
     inputs = {name: _slice(name, value, spans, lengths) for name, value in example.kwargs.items()}

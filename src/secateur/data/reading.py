@@ -23,7 +23,7 @@ def free_memory() -> int | None:
     return available_bytes(torch.device("cpu"))
 
 
-def items_read(
+def read_items(
     data: Iterable[Any], length: int | None, most: int | None = None, free: Callable[[], int | None] = free_memory
 ) -> list[Any]:
     """List the items that data produce.

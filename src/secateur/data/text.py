@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secateur.data.next_tokens import IGNORED_LABEL
 from secateur.errors import DataError, OptionError
-from secateur.options import described
+from secateur.options import kind_text
 from secateur.options.call_checks import checked_calls
 from secateur.options.table import check_option
 
@@ -64,7 +64,7 @@ def text_batches(
     strings = _strings(texts)
     rows = _windows(tokenizer, strings, length, sequences) if joined else _rows(tokenizer, strings, length, sequences)
     chunks = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    return [_padded(chunk, _padding_token(tokenizer), not joined, labels) for chunk in chunks]
+    return [_pad_token_rows(chunk, _padding_token(tokenizer), not joined, labels) for chunk in chunks]
 
 
 def _strings(texts: str | Iterable[str]) -> list[str]:
@@ -76,7 +76,7 @@ def _strings(texts: str | Iterable[str]) -> list[str]:
     listed = [texts] if isinstance(texts, str) else list(texts) if isinstance(texts, Iterable) else [texts]
     for text in listed:
         if not isinstance(text, str):
-            raise DataError(f"texts holds {described(text)}; give strings")
+            raise DataError(f"texts holds {kind_text(text)}; give strings")
     strings = [text for text in listed if text.strip()]
     if not strings:
         raise DataError("texts holds no text; a generator that was used up gives none, so pass a list of strings")
@@ -124,7 +124,7 @@ def _tokens(tokenizer: Any, text: str, special: bool) -> list[int]:
     tokens = tokenizer(text) if callable(tokenizer) else None
     if not isinstance(tokens, Sequence) or not all(isinstance(token, Integral) for token in tokens):
         raise OptionError(
-            f"tokenizer is {described(tokenizer)}; give one of the libraries transformers or tokenizers, or a function "
+            f"tokenizer is {kind_text(tokenizer)}; give one of the libraries transformers or tokenizers, or a function "
             "from a string to a list of token numbers"
         )
     return list(tokens)
@@ -135,7 +135,7 @@ def _padding_token(tokenizer: Any) -> int:
     return int(getattr(tokenizer, "pad_token_id", None) or 0)
 
 
-def _padded(rows: Sequence[Sequence[int]], token: int, masked: bool, labelled: bool) -> dict[str, Tensor]:
+def _pad_token_rows(rows: Sequence[Sequence[int]], token: int, masked: bool, labelled: bool) -> dict[str, Tensor]:
     """Return rows as one batch."""
     longest = max(map(len, rows))
     ids = torch.tensor([[*row, *[token] * (longest - len(row))] for row in rows])

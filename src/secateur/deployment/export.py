@@ -22,7 +22,7 @@ from secateur.errors import OptionError, StorageError
 from secateur.evaluation.runtimes import repeatable_call
 from secateur.evaluation.timing import interleaved_times
 from secateur.files import Writer, file_digest, read_program, write_files
-from secateur.graph.contexts import preserved
+from secateur.graph.contexts import isolated_evaluation
 from secateur.graph.export import export_first
 from secateur.graph.model_calls import cache_disabled
 from secateur.graph.program import Program
@@ -81,7 +81,7 @@ def export_to(model: nn.Module, path: Path, examples: Sequence[Batch], opset: in
     """
     check_export_path(path, opset)
     placed = [on_device(example, device_of(model)) for example in examples]
-    with preserved(model), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    with isolated_evaluation(model), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         program, accepted = export_first(model, placed)
         batch = accepted if program.batched is None else placed[-1]
         facts = FORMATS[path.suffix](model, program, batch, Path(folder) / path.name, opset)

@@ -12,7 +12,7 @@ from secateur.data.batch import Batch
 from secateur.evaluation.divergence import output_scales
 from secateur.evaluation.outputs import with_named_scores
 from secateur.evaluation.targets import has_real_targets
-from secateur.graph.contexts import preserved, run_seeded
+from secateur.graph.contexts import isolated_evaluation, run_seeded
 
 MOST_ENTRIES = 10_000_000  # of all outputs that are kept
 
@@ -36,7 +36,7 @@ class DenseOutputs:
         if all(id(batch) in self._known for batch in batches):
             yield
         else:
-            with preserved(self._model, self._writes):
+            with isolated_evaluation(self._model, self._writes):
                 yield
 
     def of(self, batch: Batch) -> Any:

@@ -14,7 +14,7 @@ from secateur.evaluation.losses import Loss
 from secateur.evaluation.metrics import Metric, MetricMeter, MetricValues, metric_change
 from secateur.evaluation.output_pairs import OutputPair
 from secateur.evaluation.records import Latency, Metrics
-from secateur.graph.contexts import preserved, run_seeded
+from secateur.graph.contexts import isolated_evaluation, run_seeded
 from secateur.utils.progress import track
 
 
@@ -76,7 +76,7 @@ def evaluate(
     """
     meter = None if metric is None else MetricMeter(metric)
     rows, dense_outputs = [], DenseOutputs(dense, writes)
-    with preserved(dense, writes), preserved(small, writes):
+    with isolated_evaluation(dense, writes), isolated_evaluation(small, writes):
         scales = dense_outputs.scales_of(batches)
         for batch in track(batches, "examples in both networks"):
             pair = OutputPair(batch, dense_outputs.of(batch), run_seeded(small, batch), scales)
@@ -108,7 +108,7 @@ def output_divergences(
         scales: the mean squares of the dense network's outputs; by default those over these batches.
     """
     scales = dense.scales_of(batches) if scales is None else scales
-    with dense.ready_for(batches), preserved(small, writes):
+    with dense.ready_for(batches), isolated_evaluation(small, writes):
         tracked = track(batches, "examples in both networks")
         pairs = (OutputPair(batch, dense.of(batch), run_seeded(small, batch), scales) for batch in tracked)
         return torch.cat([pair.divergences(pair.small, temperature) for pair in pairs])

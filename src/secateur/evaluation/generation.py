@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secateur.data.batch import Batch
 from secateur.errors import BudgetError
-from secateur.graph.contexts import preserved
+from secateur.graph.contexts import isolated_evaluation
 from secateur.utils.default_device import on_callers_device
 
 DECODE, PREFILL = "decode_latency", "prefill_latency"
@@ -138,7 +138,7 @@ def check_generation(name: str, model: nn.Module, batch: Batch, length: int | No
     """
     phase = generation_phase(name, model, batch, length)
     try:
-        with preserved(model):
+        with isolated_evaluation(model):
             phase.call(model)()
     except (ValueError, TypeError, IndexError, RuntimeError) as failure:
         raise BudgetError(

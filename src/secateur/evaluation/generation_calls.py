@@ -9,7 +9,7 @@ from torch.fx import Node
 
 from secateur.evaluation.generation import MATRIX_DIMS, PREFILL, GenerationPhase
 from secateur.evaluation.operator_calls import OperatorCall
-from secateur.graph.contexts import preserved
+from secateur.graph.contexts import isolated_evaluation
 from secateur.graph.operators import module_path, operator_name, with_argument
 from secateur.masking.linear_layers import LinearLayer
 from secateur.masking.operands import operand
@@ -76,7 +76,7 @@ def generation_calls(model: nn.Module, phase: GenerationPhase) -> GenerationCall
         return hook
 
     handles: list[Any] = []
-    with preserved(model):
+    with isolated_evaluation(model):
         call = phase.call(model)
         try:
             for path, module in model.named_modules(remove_duplicate=False):

@@ -74,7 +74,7 @@ def split_halves(microbatches: Sequence[Batch]) -> tuple[list[Batch], list[Batch
     return halves
 
 
-def output_spread(microbatches: Sequence[Batch], examples: int) -> list[Batch]:
+def spread_microbatches(microbatches: Sequence[Batch], examples: int) -> list[Batch]:
     """Return microbatches from all over, of about so many examples together, at least one."""
     total = sum(microbatch.size or 1 for microbatch in microbatches)
     if total <= examples:

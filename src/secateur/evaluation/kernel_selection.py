@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secateur.data.conversion import as_batch
 from secateur.evaluation.timing import interleaved_times
-from secateur.graph.contexts import preserved
+from secateur.graph.contexts import isolated_evaluation
 from secateur.graph.model_calls import call_model
 from secateur.utils.devices import synchronize_accelerator
 
@@ -124,7 +124,7 @@ def inputs_of(model: nn.Module, paths: Iterable[str], inputs: Any) -> dict[str, 
     hooks = [model.get_submodule(path).register_forward_pre_hook(partial(_record, by_path, path)) for path in paths]
     batch = as_batch(inputs)
     try:
-        with preserved(model):
+        with isolated_evaluation(model):
             call_model(model, batch)
     finally:
         for hook in hooks:

@@ -13,7 +13,7 @@ from torch import nn
 from secateur.coupling.plan import Plan
 from secateur.data.batch import Batch
 from secateur.evaluation.timing import SECONDS
-from secateur.graph.contexts import preserved
+from secateur.graph.contexts import isolated_evaluation
 from secateur.graph.model_calls import cache_disabled
 from secateur.utils.default_device import on_callers_device
 from secateur.utils.devices import runtime_clock, synchronize_accelerator
@@ -72,7 +72,7 @@ def _torch_times(model: nn.Module, batch: Batch, writes: bool) -> dict[str, floa
             times[name].append(ms)
         times[""].append(max(total - sum(current.values()), 0.0))
 
-    with preserved(model, writes), _module_times(model, clock) as current:
+    with isolated_evaluation(model, writes), _module_times(model, clock) as current:
         begin = time.perf_counter()
         measure()
         if time.perf_counter() - begin < SECONDS:

@@ -12,7 +12,7 @@ from secateur.errors import DataError, SecateurError
 from secateur.evaluation.divergence import divergence
 from secateur.evaluation.outputs import main_output, per_example, with_named_scores
 from secateur.evaluation.targets import IGNORED, check_target
-from secateur.options import described
+from secateur.options import kind_text
 from secateur.utils.default_device import on_callers_device
 from secateur.utils.dtypes import at_least_single
 from secateur.utils.failure_text import failure_text
@@ -20,7 +20,7 @@ from secateur.utils.failure_text import failure_text
 Loss = Callable[[Any, Any], Tensor]
 
 
-def supervised(output: Any, target: Any, examples: int | None = None) -> Tensor:
+def supervised_losses(output: Any, target: Any, examples: int | None = None) -> Tensor:
     """Return the cross entropy against class numbers, or the squared error against other targets, (examples,).
 
     The cross entropy of an example is the mean over its labels that count: all but -100.
@@ -82,7 +82,7 @@ def example_losses(loss: Loss | None, output: Any, reference: Reference, example
         return _finite_losses(_user_loss(loss, output, against), examples)
     scores = with_named_scores(output, reference.has_token_scores)
     if reference.labels is not None:
-        return _finite_losses(supervised(scores, reference.labels, examples), examples)
+        return _finite_losses(supervised_losses(scores, reference.labels, examples), examples)
     dense = with_named_scores(reference.dense, reference.has_token_scores)
     return _finite_losses(divergence(scores, dense, reference.scales), examples)
 
@@ -104,7 +104,7 @@ def _user_loss(loss: Loss, output: Any, against: Any) -> Any:
         raise
     except Exception as failure:
         raise DataError(
-            f"loss= fails for {described(output)} as the output and {described(against)} as the target: "
+            f"loss= fails for {kind_text(output)} as the output and {kind_text(against)} as the target: "
             f"{failure_text(failure)}"
         ) from failure
 

@@ -11,7 +11,7 @@ from secateur.evaluation.latency_measurement import LatencyMeasurement
 from secateur.evaluation.latency_table import LatencyTable, with_overhead, with_weights_read
 from secateur.evaluation.runtimes import EAGER, check_runtime
 from secateur.evaluation.timing import sweep_seconds
-from secateur.graph.contexts import preserved
+from secateur.graph.contexts import isolated_evaluation
 from secateur.options.call_checks import checked_calls
 from secateur.utils.progress import counted
 
@@ -69,7 +69,7 @@ def measure_generation(
     nodes = [node for node in network.program.nodes if node.op == "call_function"]
     with torch.no_grad(), counted("timed operators", len(nodes)):
         network.program.forward(batch, {node: measurement.override(node) for node in nodes})
-        with preserved(model, network.program.writes):
+        with isolated_evaluation(model, network.program.writes):
             sweep = sweep_seconds(list(measurement.layer_calls.values()), phase.call(model), total)
     measurement.timings.save()
     return with_overhead(with_weights_read(measurement.table(None), sweep, total), total)

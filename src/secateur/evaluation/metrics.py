@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from secateur.data.batch import Batch, concat_batches, on_device
 from secateur.errors import DataError, SecateurError
 from secateur.evaluation.changes import Change, student_half_width
-from secateur.options import described
+from secateur.options import kind_text
 from secateur.utils.default_device import on_callers_device
 from secateur.utils.failure_text import failure_text
 
@@ -143,7 +143,7 @@ def call_metric(metric: Metric, output: Any, target: Any) -> Tensor:
     Raises:
         DataError: it fails, with its own error, or its result is no number.
     """
-    forms = f"{described(output)} as the outputs and {described(target)} as the targets"
+    forms = f"{kind_text(output)} as the outputs and {kind_text(target)} as the targets"
     try:
         with torch.no_grad():
             value = on_callers_device(metric)(output, target)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from secateur.errors import DataError
-from secateur.options import described
+from secateur.options import kind_text
 
 ROUNDING = 1e-3
 FEWEST_ENTRIES = 16  # of rows that have another form than class scores by no chance
@@ -33,7 +33,7 @@ def main_output(output: Any) -> Tensor:
         advice = "scores in place of class numbers" if kinds else "a tensor of numbers for each example"
         advice = "real numbers, such as output.abs()" if any(dtype.is_complex for dtype in kinds) else advice
         raise DataError(
-            f"the network returns {described(output)} in which there is no floating-point tensor with axes; let its "
+            f"the network returns {kind_text(output)} in which there is no floating-point tensor with axes; let its "
             f"forward return {advice}"
         )
     return first

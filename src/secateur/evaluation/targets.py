@@ -11,7 +11,7 @@ from secateur.data.forms import ExampleList
 from secateur.data.next_tokens import IGNORED_LABEL
 from secateur.errors import TargetError
 from secateur.evaluation.outputs import is_logits, main_output
-from secateur.options import described
+from secateur.options import kind_text
 
 IGNORED = IGNORED_LABEL
 
@@ -34,7 +34,7 @@ def check_target(output: Any, target: Any, examples: int | None = None) -> tuple
     scores = shape if examples is None else torch.Size([examples, *shape[1:]])
     if not isinstance(target, Tensor):
         has_texts = isinstance(target, ExampleList) and all(isinstance(label, str) for label in target)
-        kind = "texts" if has_texts else described(list(target) if isinstance(target, ExampleList) else target)
+        kind = "texts" if has_texts else kind_text(list(target) if isinstance(target, ExampleList) else target)
         raise TargetError(
             f"targets are {kind}, where the default loss takes one tensor; give loss=, a function of the output and "
             "the target that gives one value per example"

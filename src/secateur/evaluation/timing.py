@@ -13,7 +13,7 @@ from secateur.data.batch import Batch
 from secateur.evaluation.generation import GenerationPhase
 from secateur.evaluation.records import Latency
 from secateur.evaluation.runtimes import EAGER, Call, repeatable_call
-from secateur.graph.contexts import preserved
+from secateur.graph.contexts import isolated_evaluation
 from secateur.utils.devices import runtime_clock, synchronize_accelerator
 
 ROUNDS = 15
@@ -52,17 +52,17 @@ class Stopwatch:
 
     @cached_property
     def _dense_call(self) -> Call:
-        with preserved(self.dense, self.writes):
+        with isolated_evaluation(self.dense, self.writes):
             return self._call(self.dense)
 
     def interleaved(self, small: nn.Module) -> list[list[float]]:
         """Measure the milliseconds of several runs of the dense network and of a smaller one, run in turn."""
-        with preserved(self.dense, self.writes), preserved(small, self.writes):
+        with isolated_evaluation(self.dense, self.writes), isolated_evaluation(small, self.writes):
             return interleaved_times([self._dense_call, self._call(small)])
 
     def dense_ms(self) -> list[float]:
         """Measure the milliseconds that the dense network takes for the batch, in several runs."""
-        with preserved(self.dense, self.writes):
+        with isolated_evaluation(self.dense, self.writes):
             return interleaved_times([self._dense_call])[0]
 
     def time_ratio(self, small: nn.Module) -> float:

@@ -11,7 +11,7 @@ import msgspec
 from secateur.errors import StorageError
 from secateur.files.regular import read_bytes
 from secateur.files.staging import Writer, bytes_writer
-from secateur.options import described
+from secateur.options import kind_text
 
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -62,7 +62,7 @@ def check_stored(holds: bool, reason: str) -> None:
         raise StorageError(reason)
 
 
-def encoded(record: Record) -> bytes:
+def encode_record(record: Record) -> bytes:
     """Encode a record: its format first, its digest last.
 
     Raises:
@@ -72,14 +72,14 @@ def encoded(record: Record) -> bytes:
     try:
         msgspec.convert(fields, type(record))
     except msgspec.ValidationError as failure:
-        raise StorageError(f"{described(record)} can't be written: {failure}") from failure
+        raise StorageError(f"{kind_text(record)} can't be written: {failure}") from failure
     first = ("format", "secateur", "torch", "model")
     names = [*(name for name in first if name in fields), *(name for name in fields if name not in first)]
     fields = {name: fields[name] for name in names if name != "checksum"}
-    return sealed(msgspec.json.format(msgspec.json.encode(fields), indent=1))
+    return with_digest(msgspec.json.format(msgspec.json.encode(fields), indent=1))
 
 
-def sealed(text: bytes) -> bytes:
+def with_digest(text: bytes) -> bytes:
     """Append to a JSON object a field with the digest of its preceding content."""
     body = text.rstrip().removesuffix(b"}").rstrip()
     return body + f',\n "checksum": "{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
@@ -87,7 +87,7 @@ def sealed(text: bytes) -> bytes:
 
 def record_writer(record: Record) -> Writer:
     """Return a writer of a record as JSON."""
-    return bytes_writer(encoded(record))
+    return bytes_writer(encode_record(record))
 
 
 @overload

@@ -115,7 +115,7 @@ class FileMemo(StateMemo):
             before = len(own_warnings())
             state = super().recall(key, compute)
             arisen = [[str(warning), warning.subject, warning.kind] for warning in own_warnings()[before:]]
-            self._entries[name] = {"state": _detached(state, self._room), "warnings": arisen}
+            self._entries[name] = {"state": _detached_copy(state, self._room), "warnings": arisen}
             self._is_new = True
             if time.monotonic() - self._written >= self._seconds:
                 self.save()
@@ -148,14 +148,14 @@ def _entry_name(key: str) -> str:
     return hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
 
 
-def _detached(state: Any, room: TensorRoom) -> Any:
+def _detached_copy(state: Any, room: TensorRoom) -> Any:
     """Return a state whose tensors are copies that nobody changes, in memory as long as there is room for them."""
     if isinstance(state, Tensor):
         return room.copied(state.detach())
     if isinstance(state, Mapping):
-        return {key: _detached(item, room) for key, item in state.items()}
+        return {key: _detached_copy(item, room) for key, item in state.items()}
     if isinstance(state, list | tuple):
-        return type(state)(_detached(item, room) for item in state)
+        return type(state)(_detached_copy(item, room) for item in state)
     return state
 
 

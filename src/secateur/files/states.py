@@ -10,7 +10,7 @@ from secateur.errors import StorageError
 from secateur.files.records import Record
 from secateur.files.staging import Writer
 from secateur.files.tensors import About, read_tensors, tensors_writer
-from secateur.options import described
+from secateur.options import kind_text
 
 
 class TensorNode(Record, frozen=True, tag="tensor"):
@@ -95,7 +95,7 @@ def check_alike(state: Any, template: Any, location: str) -> None:
         StorageError: the two differ in their keys, lengths or types, or in the shapes of their tensors.
     """
     if type(state) is not type(template) and not (isinstance(state, Mapping) and isinstance(template, Mapping)):
-        raise StorageError(f"{location} is {described(state)}, where {described(template)} is expected")
+        raise StorageError(f"{location} is {kind_text(state)}, where {kind_text(template)} is expected")
     if isinstance(template, Mapping):
         if state.keys() != template.keys():
             other = sorted(map(str, state.keys() ^ template.keys()))
@@ -125,7 +125,7 @@ def _node(value: Any, tensors: dict[str, Tensor]) -> Node:
         return SequenceNode([_node(item, tensors) for item in value], isinstance(value, tuple))
     if value is None or type(value) in (bool, int, float, str):
         return PlainValue(value)
-    raise StorageError(f"a state holds {described(value)}, which can't be written without pickle")
+    raise StorageError(f"a state holds {kind_text(value)}, which can't be written without pickle")
 
 
 def _value_of_node(node: Node, tensors: dict[str, Tensor]) -> Any:

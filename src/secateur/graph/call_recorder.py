@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.graph.module_program import Value
 from secateur.graph.recorded_calls import BOUNDARY, CONSTANTS, Event, UnsupportedCodeError, substitute_references
-from secateur.options import described
+from secateur.options import kind_text
 
 
 @contextmanager
@@ -83,7 +83,7 @@ class _Writer:
             return {key: self.write(nested) for key, nested in value.items()}
         if value is None or isinstance(value, CONSTANTS):
             return value
-        raise UnsupportedCodeError(f"{described(value)} is given to it or returned by it")
+        raise UnsupportedCodeError(f"{kind_text(value)} is given to it or returned by it")
 
 
 def _write_values(value: Any) -> tuple[Any, _Writer | None]:

@@ -12,7 +12,7 @@ from secateur.data.model_inputs import floating_type, input_error
 from secateur.errors import SecateurError
 from secateur.graph.attribute_snapshots import attributes_restored
 from secateur.graph.model_calls import call_model
-from secateur.graph.random_draws import seeded
+from secateur.graph.random_draws import seeded_generators
 from secateur.utils.mapped_tensors import TensorRoom
 
 
@@ -35,7 +35,7 @@ def training_mode(model: nn.Module) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def preserved(model: nn.Module, parameters: bool = True) -> Iterator[None]:
+def isolated_evaluation(model: nn.Module, parameters: bool = True) -> Iterator[None]:
     """Set evaluation mode, without gradients; undo changes that the model's own code makes to itself on leaving.
 
     Args:
@@ -69,7 +69,7 @@ def parameters_kept(model: nn.Module) -> Iterator[None]:
 def _tensors_kept(tensors: Iterable[Tensor]) -> Iterator[None]:
     """Restore the memory and the values of tensors on leaving; those with the same values are not written to."""
     room = TensorRoom()
-    saved = [(tensor, tensor.data, _copied(tensor.detach(), room)) for tensor in tensors if not tensor.is_meta]
+    saved = [(tensor, tensor.data, _copy_tensor(tensor.detach(), room)) for tensor in tensors if not tensor.is_meta]
     try:
         yield
     finally:
@@ -84,7 +84,7 @@ def _tensors_kept(tensors: Iterable[Tensor]) -> Iterator[None]:
                     _without_repeats(memory).copy_(_without_repeats(values, memory))
 
 
-def _copied(tensor: Tensor, room: TensorRoom) -> Tensor:
+def _copy_tensor(tensor: Tensor, room: TensorRoom) -> Tensor:
     return room.copied(tensor) if _is_dense(tensor) else tensor.clone()
 
 
@@ -122,5 +122,5 @@ def run_seeded(model: nn.Module, batch: Batch, seed: int = 0) -> Any:
     Raises:
         DataError: it refuses the inputs; its own error is shown.
     """
-    with seeded(seed):
+    with seeded_generators(seed):
         return run_module(model, batch)

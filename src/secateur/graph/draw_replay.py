@@ -93,7 +93,7 @@ def draws_replayed(
     return _Replayer([numbers for _, numbers in recorder.drawn], fit)
 
 
-def replayed_left(
+def draws_replayed_for_cut(
     run: Callable[[Mapping[Node, Any]], Any], draws: Mapping[Node, Draw], mask: Tensor
 ) -> AbstractContextManager[Any]:
     """Let a cut network draw what the masked run draws, without the entries of absent units, within a context.

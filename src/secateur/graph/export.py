@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from secateur.data.batch import Batch
 from secateur.errors import DataError, SecateurError
 from secateur.graph.attribute_snapshots import attributes_restored
-from secateur.graph.contexts import evaluation_mode, preserved, run_module
+from secateur.graph.contexts import evaluation_mode, isolated_evaluation, run_module
 from secateur.graph.decomposed_operators import (
     decompose_program,
     has_operators_to_decompose,
@@ -26,8 +26,8 @@ from secateur.graph.dynamic_shapes import Axes, _batch_symbol, dynamic_shapes
 from secateur.graph.export_errors import export_error
 from secateur.graph.export_kernels import (
     recurrent_layers_whole,
-    shapes_not_cached,
     short_size_expressions,
+    without_shape_cache,
     without_stack_traces,
 )
 from secateur.graph.functionalize import functional, is_mutable, writes_where_seen
@@ -37,8 +37,8 @@ from secateur.graph.random_draws import drawing_by_size
 from secateur.graph.remembered_state import attributes_forgotten, cached_tensors, remembered_attributes
 from secateur.graph.shape_kernels import shapes_at_once
 from secateur.graph.torch_logs import torch_logs_silenced
-from secateur.graph.wrappers import uncompiled
-from secateur.options import described
+from secateur.graph.wrappers import without_compilation
+from secateur.options import kind_text
 from secateur.utils.default_device import on_callers_device
 from secateur.utils.process_lock import exclusive
 
@@ -70,8 +70,8 @@ def export_program(model: nn.Module, batch: Batch, axes: Axes = ()) -> Program:
         DataError: the model refuses the example, or returns no tensors.
     """
     with (
-        exclusive(), evaluation_mode(model), attributes_restored(model), every_step_seen(), torch_logs_silenced(),
-        uncompiled(), torch.no_grad(),
+        exclusive(), evaluation_mode(model), attributes_restored(model), fused_layers_disabled(), torch_logs_silenced(),
+        without_compilation(), torch.no_grad(),
     ):  # fmt: skip
         program = _exported_program(model, batch, axes)
         if not program.output_nodes:
@@ -85,7 +85,7 @@ OUTPUTS = "let forward return tensors: one, or several in tuples, lists, dicts o
 def _output_text(model: nn.Module, batch: Batch) -> str:
     """Describe what a model returns."""
     output = on_callers_device(model)(*batch.args, **batch.kwargs)
-    return "None" if output is None else f"{described(output)} without a tensor that depends on its inputs"
+    return "None" if output is None else f"{kind_text(output)} without a tensor that depends on its inputs"
 
 
 def _exported_program(model: nn.Module, batch: Batch, axes: Axes) -> Program:
@@ -96,7 +96,7 @@ def _exported_program(model: nn.Module, batch: Batch, axes: Axes) -> Program:
                 shapes = None if varying is None else dynamic_shapes(model, batch, varying)
                 with (
                     recurrent_layers_whole(),
-                    shapes_not_cached(shapes is not None),
+                    without_shape_cache(shapes is not None),
                     shapes_at_once(shapes is not None),
                     without_stack_traces(),
                     short_size_expressions(bool(varying)),
@@ -135,7 +135,7 @@ def export_fresh(model: nn.Module, batch: Batch, axes: Axes = ()) -> Program:
 
 def _agrees(program: Program, model: nn.Module, batch: Batch) -> bool:
     """Return whether a program gives the same outputs as the model in its current state."""
-    with preserved(model), draws_replayed(program.draws, partial(program.forward, batch)):
+    with isolated_evaluation(model), draws_replayed(program.draws, partial(program.forward, batch)):
         expected = pytree.tree_leaves(run_module(model, batch))
     with torch.no_grad():
         outputs = pytree.tree_leaves(program.forward(batch))
@@ -145,7 +145,7 @@ def _agrees(program: Program, model: nn.Module, batch: Batch) -> bool:
 
 
 @contextmanager
-def every_step_seen() -> Iterator[None]:
+def fused_layers_disabled() -> Iterator[None]:
     """Disable torch's fused kernels for whole transformer layers, which hide their operators.
 
     Nor does `nn.Transformer` look whether a mask happens to be causal, which only serves to choose a kernel: what
@@ -166,7 +166,7 @@ def _check_example(model: nn.Module, batch: Batch) -> None:
     Raises:
         DataError: the model itself refuses the example.
     """
-    with preserved(model):
+    with isolated_evaluation(model):
         run_module(model, batch)
 
 

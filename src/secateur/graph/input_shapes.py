@@ -92,7 +92,7 @@ class InputShapes:
                 return f"holds for sizes from {bounds.lower} to {bounds.upper}, not for {sizes[symbol]}"
         for guard in self.guards:
             if not bool(guard.subs(sizes)):
-                return f"was traced on the condition {guard}, which {_listed(sizes)} does not meet"
+                return f"was traced on the condition {guard}, which {_sizes_text(sizes)} does not meet"
         return None
 
 
@@ -136,5 +136,5 @@ def _difference(leaf: Any, axes: Any, sizes: Sizes) -> str | None:
     return None
 
 
-def _listed(sizes: Sizes) -> str:
+def _sizes_text(sizes: Sizes) -> str:
     return ", ".join(f"{symbol} = {size}" for symbol, size in sizes.items())

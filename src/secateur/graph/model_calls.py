@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.data.batch import Batch
 from secateur.errors import DataError
-from secateur.options import described
+from secateur.options import kind_text
 from secateur.utils.default_device import on_callers_device
 
 CACHE = "use_cache"
@@ -32,7 +32,7 @@ def call_model(model: nn.Module, batch: Batch) -> Any:
     plain = plain_output(output)
     if plain is None and output is not None:
         raise DataError(
-            f"{type(model).__name__} returns {described(output)} without a tensor that torch finds in it; let "
+            f"{type(model).__name__} returns {kind_text(output)} without a tensor that torch finds in it; let "
             "forward return tensors: one, or several in tuples, lists, dicts or dataclasses"
         )
     return plain

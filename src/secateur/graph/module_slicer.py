@@ -22,7 +22,7 @@ from secateur.graph.module_program import (
 )
 from secateur.graph.operators import arguments
 from secateur.graph.recorded_calls import RecordedCall, Recording, UnsupportedCodeError
-from secateur.options import described
+from secateur.options import kind_text
 
 MOST_ENTRIES = 256
 SIZE = "aten.sym_size.int"
@@ -58,13 +58,13 @@ class ModuleSlicer:
             raise UnsupportedCodeError("it takes or returns something else than tensors, numbers and lists of them")
         for name in references(call.bound):
             self.available[name] = Value(self._name(name))
-        inputs = self._filled(call.bound)
+        inputs = self._with_references(call.bound)
         for entry in call.body:
             if isinstance(entry, RecordedCall):
                 self._call(entry)
             else:
                 self._operator(entry)
-        output = self._filled(call.output)
+        output = self._with_references(call.output)
         shapes = {
             self._name(name): tuple(map(self.recording.length, value.shape))
             for name in references(call.bound)
@@ -79,7 +79,7 @@ class ModuleSlicer:
         prefix = f"{self.path}." if self.path else ""
         if call.arguments is None or not call.path.startswith(prefix):
             raise UnsupportedCodeError(f"it calls {call.path} with something else than tensors and numbers")
-        args, kwargs = self._filled(call.arguments)
+        args, kwargs = self._with_references(call.arguments)
         results = tuple(None if name is None else f"{self._name(name)}" for name in call.results)
         self.steps.append(ProgramStep(call.path.removeprefix(prefix), True, args, kwargs, results))
         for name, result in zip(call.results, results, strict=True):
@@ -108,9 +108,11 @@ class ModuleSlicer:
             kwargs.pop("train", None)
             at = names.index("train")
             args = (*args[:at], TrainingFlag(), *args[at + 1 :])
-        return ProgramStep(name, False, self._filled(args), self._filled(kwargs), (self._name(node.name),))
+        return ProgramStep(
+            name, False, self._with_references(args), self._with_references(kwargs), (self._name(node.name),)
+        )
 
-    def _filled(self, value: Any) -> Any:
+    def _with_references(self, value: Any) -> Any:
         """Replace nodes in arguments by references."""
         if isinstance(value, Node):
             return self._reference(value)
@@ -124,13 +126,13 @@ class ModuleSlicer:
             return InputDevice()
         if isinstance(value, tuple | list):
             return (
-                type(value)(self._filled(nested) for nested in value)
+                type(value)(self._with_references(nested) for nested in value)
                 if type(value) in (tuple, list)
-                else [self._filled(nested) for nested in value]
+                else [self._with_references(nested) for nested in value]
             )
         if isinstance(value, dict):
-            return {key: self._filled(nested) for key, nested in value.items()}
-        raise UnsupportedCodeError(f"an operator takes {described(value)}")
+            return {key: self._with_references(nested) for key, nested in value.items()}
+        raise UnsupportedCodeError(f"an operator takes {kind_text(value)}")
 
     def _reference(self, node: Node) -> Any:
         reference = self.available.get(node.name)

@@ -16,7 +16,7 @@ from secateur.data.batch import Batch
 from secateur.errors import DataError
 from secateur.graph.input_shapes import InputShapes
 from secateur.graph.program_graph import ProgramGraph
-from secateur.graph.random_draws import seeded
+from secateur.graph.random_draws import seeded_generators
 
 OpFn = Callable[..., Any]
 OpOverride = Callable[[OpFn, tuple[Any, ...], dict[str, Any]], Any]
@@ -139,7 +139,7 @@ class Program(ProgramGraph):
             args, kwargs = self.call_of(node, values)
             handler = handlers.get(node)
             assert callable(node.target)
-            with seeded(index) if node in self.draws else nullcontext():
+            with seeded_generators(index) if node in self.draws else nullcontext():
                 values[node] = handler(node.target, args, kwargs) if handler else node.target(*args, **kwargs)
             for used in node.all_input_nodes:
                 if self.last_use[used] <= index and used not in kept:

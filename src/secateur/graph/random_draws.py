@@ -59,7 +59,7 @@ def _draw_alone(node: Node) -> str | None:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seeded_generators(seed: int) -> Iterator[None]:
     """Let torch draw from a seed within a context; restore its generators on leaving."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=devices):

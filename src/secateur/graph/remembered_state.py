@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from secateur.data.batch import Batch
 from secateur.errors import DataError
 from secateur.graph.attribute_snapshots import attributes_restored
-from secateur.graph.contexts import preserved, run_module
+from secateur.graph.contexts import isolated_evaluation, run_module
 
 TORCH_ATTRIBUTES = frozenset({"_parameters", "_buffers", "_modules", "training"})
 
@@ -54,7 +54,7 @@ def remembered_attributes(model: nn.Module, batch: Batch) -> list[RememberedAttr
     }
     names: dict[tuple[nn.Module, str], None] = {}
     for other in _of_other_sizes(batch):
-        with preserved(model), torch.random.fork_rng(devices=[]):
+        with isolated_evaluation(model), torch.random.fork_rng(devices=[]):
             try:
                 run_module(model, other)
             except DataError:  # the model takes no such batch, so it keeps nothing of one
@@ -81,7 +81,7 @@ def cached_tensors(model: nn.Module, batch: Batch) -> list[RememberedAttribute]:
     attributes = []
     for name, modules in by_name.items():
         filled = {module: vars(module)[name] for module in modules}
-        with preserved(model), torch.random.fork_rng(devices=[]):
+        with isolated_evaluation(model), torch.random.fork_rng(devices=[]):
             for module in modules:
                 vars(module)[name] = {}
             try:
@@ -165,10 +165,10 @@ def _blank(value: Any) -> Any:
 def _of_other_sizes(batch: Batch) -> Iterator[Batch]:
     """Return the example with one more example, and with twice the length along the axes behind the channels."""
     yield batch.map(lambda tensor: torch.cat([tensor, tensor[:1]]))
-    yield batch.map(_doubled)
+    yield batch.map(_double_axes)
 
 
-def _doubled(tensor: Tensor) -> Tensor:
+def _double_axes(tensor: Tensor) -> Tensor:
     axes = range(2, tensor.dim()) if tensor.dim() > 3 else range(1, tensor.dim() - 1)
     for axis in axes:
         tensor = torch.cat([tensor, tensor], axis)

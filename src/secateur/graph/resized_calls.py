@@ -58,18 +58,18 @@ class ResizedCalls:
         """Return an operator's arguments, given the values of the nodes."""
         args, kwargs = self.calls.get(node, (node.args, node.kwargs))
         return (
-            tuple(self._resolved(value, values) for value in args),
-            {name: self._resolved(value, values) for name, value in kwargs.items()},
+            tuple(self._resolve(value, values) for value in args),
+            {name: self._resolve(value, values) for name, value in kwargs.items()},
         )
 
-    def _resolved(self, value: Any, values: Mapping[Node, Any]) -> Any:
+    def _resolve(self, value: Any, values: Mapping[Node, Any]) -> Any:
         if isinstance(value, Node):
             return self.constants[value] if value in self.constants else values[value]
         if isinstance(value, Scaled):
             return value.value(values)
         if isinstance(value, Inserted):
-            kwargs = {name: self._resolved(nested, values) for name, nested in value.kwargs.items()}
-            return value.target(*(self._resolved(nested, values) for nested in value.args), **kwargs)
+            kwargs = {name: self._resolve(nested, values) for name, nested in value.kwargs.items()}
+            return value.target(*(self._resolve(nested, values) for nested in value.args), **kwargs)
         if isinstance(value, list | tuple):
-            return type(value)(self._resolved(nested, values) for nested in value)
+            return type(value)(self._resolve(nested, values) for nested in value)
         return value

@@ -10,7 +10,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 COMPILED = "_orig_mod"
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrap_model(model: nn.Module) -> nn.Module:
     """Return the model within one or several nested wrappers; any other model itself.
 
     Examples:
@@ -60,13 +60,13 @@ def unwrap_children(model: nn.Module) -> None:
     """Replace wrappers within a model by their content, so that the names of its parameters are the plain ones."""
     for module in list(model.modules()):
         for name, child in module.named_children():
-            plain = unwrapped(child)
+            plain = unwrap_model(child)
             if plain is not child:
                 module._modules[name] = plain
 
 
 @contextmanager
-def uncompiled() -> Iterator[None]:
+def without_compilation() -> Iterator[None]:
     """Run functions and modules given to `torch.compile` without compilation, within a context."""
     with torch.compiler.set_stance("force_eager"):
         yield

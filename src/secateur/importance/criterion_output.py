@@ -9,7 +9,7 @@ from torch import Tensor
 from secateur.coupling.network import Group
 from secateur.errors import DataError
 from secateur.importance.scores import GroupScores
-from secateur.options import described
+from secateur.options import kind_text
 
 
 def group_scores(name: str, group: Group, output: object) -> GroupScores:
@@ -25,7 +25,7 @@ def group_scores(name: str, group: Group, output: object) -> GroupScores:
     """
     if not isinstance(output, Mapping):
         raise DataError(
-            f"criterion {name!r} gave {described(output)}; it must return a dict from the names of context.groups to "
+            f"criterion {name!r} gave {kind_text(output)}; it must return a dict from the names of context.groups to "
             "one score per unit"
         )
     scores = output.get(group.name)
@@ -52,7 +52,7 @@ def _as_tensor(name: str, group: Group, scores: Any) -> Tensor:
         return torch.as_tensor(scores).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as failure:
         raise DataError(
-            f"criterion {name!r} gave {described(scores)} for {group.name}, which is no tensor of its {group.size} "
+            f"criterion {name!r} gave {kind_text(scores)} for {group.name}, which is no tensor of its {group.size} "
             f"units' scores: {failure}"
         ) from failure
 

@@ -17,7 +17,7 @@ from secateur.data.user_examples import UserExamples
 from secateur.errors import DataError, TargetError, TraceError
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.metrics import Metric, check_metric
-from secateur.graph.contexts import preserved, run_module
+from secateur.graph.contexts import isolated_evaluation, run_module
 from secateur.graph.supported_models import unsupported_reason
 from secateur.importance.input_checks import EXAMPLE, check_inputs
 from secateur.importance.label_inputs import with_labels_as_inputs
@@ -122,7 +122,7 @@ def batches_of_model(model: nn.Module, data: Any, keeps_padding: bool = False) -
 
 
 def _output_of(model: nn.Module, batch: Batch) -> Any:
-    with preserved(model):
+    with isolated_evaluation(model):
         return run_module(model, on_device(batch, device_of(model)))
 
 
@@ -165,7 +165,7 @@ def check_model_on(
     model: nn.Module, batches: Sequence[Batch], source: str = "data", by_example: bool = True
 ) -> list[tuple[Batch, Any]]:
     """Run a model on a few examples of each kind of batch, as `check_inputs` does."""
-    with preserved(model):
+    with isolated_evaluation(model):
         device = device_of(model)
         return check_inputs(lambda batch: run_module(model, on_device(batch, device)), batches, source, by_example)
 

@@ -58,7 +58,7 @@ class Gates:
         handlers: dict[Node, OpOverride] = straight_through(network.program)
         handlers |= MeanAblation({}).handlers(network, before_consumers)
         for position, row in self._rows:
-            node, gated = position.node, partial(_gated, network, position, gates[:, row])
+            node, gated = position.node, partial(_apply_gates, network, position, gates[:, row])
             handlers[node] = chain_overrides([gated, handlers[node]]) if node in handlers else gated
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             output = self.context.forward(batch, handlers)
@@ -84,7 +84,7 @@ class Gates:
         program = self.context.network.program
         consumers = (consumer for consumer in self.context.network.consumers if not consumer.is_inner)
         values = [recorded_operand(consumer) for consumer in consumers]
-        values += [_first_recorded(position) for position, _ in self._rows]
+        values += [_recorded_first_result(position) for position, _ in self._rows]
         return all(program.has_entry_per_example(value) for value in values)
 
     def entries(self, group: Group) -> list[list[int]]:
@@ -113,7 +113,7 @@ class Gates:
         return shares
 
 
-def _gated(
+def _apply_gates(
     network: Network, position: UnitAxis, gates: Tensor, target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Return an operator's result, multiplied by the gates of its units."""
@@ -121,12 +121,12 @@ def _gated(
     values, *rest = result if isinstance(result, tuple | list) else (result,)
     units = position.units.to(gates.device)
     factors = torch.where(units >= 0, gates[:, units], 1.0)  # (copies, size of the axis)
-    axis = network.program.batch_axis(_first_recorded(position))
+    axis = network.program.batch_axis(_recorded_first_result(position))
     gated = values * as_factor(factors.to(values), values, position.dim, axis)
     return (gated, *rest) if rest else gated
 
 
-def _first_recorded(position: UnitAxis) -> Any:
+def _recorded_first_result(position: UnitAxis) -> Any:
     """Return the first result of an operator as the export recorded it, with its symbolic shape."""
     recorded = position.node.meta["val"]
     return recorded[0] if isinstance(recorded, tuple | list) else recorded

@@ -14,7 +14,7 @@ from secateur.evaluation.outputs import is_logits, main_output
 from secateur.evaluation.targets import check_target
 from secateur.importance.context import MICROBATCH
 from secateur.importance.registry import Use
-from secateur.options import described
+from secateur.options import kind_text
 from secateur.utils.collected_warnings import warn
 
 
@@ -87,7 +87,7 @@ def check_class_targets(batches: Sequence[Batch]) -> None:
     for number, batch in enumerate(batches):
         target = batch.target
         if target is not None and (not isinstance(target, Tensor) or target.is_floating_point()):
-            kind = f"of {target.dtype}" if isinstance(target, Tensor) else described(target)
+            kind = f"of {target.dtype}" if isinstance(target, Tensor) else kind_text(target)
             raise BudgetError(
                 f"a bound on the accuracy needs class numbers, but the targets of batch {number} are {kind}; give "
                 "class numbers, inputs alone, or a bound on the loss, {'loss': 0.05}"

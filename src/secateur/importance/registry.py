@@ -14,7 +14,7 @@ from secateur.importance.criteria_table import Criteria
 from secateur.importance.criterion_facts import FACTS, UNKNOWN, CriterionFacts
 from secateur.importance.legacy_options import config_of_option_names, with_option_mapping
 from secateur.importance.scores import GroupScores
-from secateur.options import Option, check_name, described
+from secateur.options import Option, check_name, kind_text
 from secateur.options.call_checks import checked_calls
 from secateur.options.foreign_names import FOREIGN_CRITERIA, familiar_name
 from secateur.options.table import CRITERION
@@ -213,7 +213,7 @@ def find_criterion(by: CriterionLike) -> RegisteredCriterion:
         check_name(by, sorted(_criteria), "no criterion is named")
         return _criteria[by]
     if not callable(by) or isinstance(by, type):
-        raise OptionError(f"by is {described(by)}, which is no criterion and no configuration of one")
+        raise OptionError(f"by is {kind_text(by)}, which is no criterion and no configuration of one")
     return RegisteredCriterion(getattr(by, "__name__", type(by).__name__), by)
 
 

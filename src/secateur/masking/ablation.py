@@ -20,7 +20,7 @@ from secateur.coupling.consumers import Consumer
 from secateur.coupling.network import Network
 from secateur.coupling.rules.registry import rule_of
 from secateur.data.batch import Batch
-from secateur.graph.draw_replay import replayed_left
+from secateur.graph.draw_replay import draws_replayed_for_cut
 from secateur.graph.program import OpOverride, Program
 from secateur.masking.ablated_operators import masked_operator, mean_override, zeroing_override
 from secateur.masking.computed_weights import by_coalition, is_shared_by_batch
@@ -152,4 +152,4 @@ def masked_draws(
         chained = {node: chain_overrides(overrides) for node, overrides in both.items()}
         network.program.forward(batch, chained, weights)
 
-    return replayed_left(run, {draw.node: draw for draw in network.draws}, mask)
+    return draws_replayed_for_cut(run, {draw.node: draw for draw in network.draws}, mask)

@@ -47,7 +47,7 @@ def by_coalition(program: Program, masked: Sequence[Node], by_mask: Sequence[Han
             results.append(
                 overrides[node](target, *arguments) if node in overrides else target(*arguments[0], **arguments[1])
             )
-        return _stacked(program, node, results)
+        return _stack_coalitions(program, node, results)
 
     return {node: _handler(run_each, node) for node in users}
 
@@ -99,7 +99,7 @@ def _of_coalition(
     return chosen
 
 
-def _stacked(program: Program, node: Node, results: Sequence[Any]) -> Any:
+def _stack_coalitions(program: Program, node: Node, results: Sequence[Any]) -> Any:
     """Concatenate the coalitions' results to one batch.
 
     Raises:

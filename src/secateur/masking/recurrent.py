@@ -32,7 +32,7 @@ def masked_recurrence(
     """
     results = []
     for at, mask in enumerate(present):
-        by_name = dict(_named(node, args, kwargs))
+        by_name = dict(_arguments_by_name(node, args, kwargs))
         coalition_args = {
             name: _share_of_coalition(program, node, name, value, at, len(present)) for name, value in by_name.items()
         }
@@ -51,7 +51,7 @@ def masked_recurrence(
     return results[0] if len(results) == 1 else _joined_results(program, node, results)
 
 
-def _named(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _arguments_by_name(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
     return {**dict(zip(names, args, strict=False)), **kwargs}
 

@@ -3,27 +3,27 @@
 from secateur.options.option import (
     Option,
     check_name,
-    described,
     is_block_shape,
     is_real,
     is_round,
     is_whole,
+    kind_text,
     one_of,
     optional,
-    shortened,
+    short_text,
     whole_from,
 )
 
 __all__ = [
     "Option",
     "check_name",
-    "described",
     "is_block_shape",
     "is_real",
     "is_round",
     "is_whole",
+    "kind_text",
     "one_of",
     "optional",
-    "shortened",
+    "short_text",
     "whole_from",
 ]

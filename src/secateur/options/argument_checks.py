@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from secateur.errors import OptionError
-from secateur.options import described
+from secateur.options import kind_text
 from secateur.options.table import check_option, classes_of
 
 TRACED = "give the model that was traced, as the first argument"
@@ -67,12 +67,12 @@ def check_model(name: str, model: object) -> None:
         OptionError: it is no module, or one that holds no values or can't be differentiated.
     """
     if not isinstance(model, nn.Module):
-        raise OptionError(f"{name} is {described(model)}, not a torch.nn.Module; {_advice_on_model(model)}")
+        raise OptionError(f"{name} is {kind_text(model)}, not a torch.nn.Module; {_advice_on_model(model)}")
     # Statically: on the class of a TorchScript module, `forward` is a descriptor that only modules can read.
     has_forward = getattr_static(type(model), "forward") is not nn.Module.forward or "forward" in vars(model)
     if not has_forward and type(model).__call__ is nn.Module.__call__:
         raise OptionError(
-            f"{name} is {described(model)} without a `forward`; give one of its modules at a time, or a module "
+            f"{name} is {kind_text(model)} without a `forward`; give one of its modules at a time, or a module "
             "whose forward calls them"
         )
     for path, tensor in (*model.named_parameters(), *model.named_buffers()):

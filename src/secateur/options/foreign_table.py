@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from secateur.options import is_real, shortened
+from secateur.options import is_real, short_text
 from secateur.options.foreign_names import REMOVED_FRACTIONS
 
 
@@ -51,7 +51,7 @@ def _example_for(example: str, name: str, value: object) -> str:
     """Return an example with the user's value in it, or the name of the value where it is no fraction."""
     is_fraction = is_real(value) and 0 < float(value) < 1  # type: ignore[arg-type]
     remaining = f"{1 - float(value):.6g}" if is_fraction else f"1 - {name}"  # type: ignore[arg-type]
-    return example.replace("{remaining}", remaining).replace("{value}", shortened(value)).replace("{name}", name)
+    return example.replace("{remaining}", remaining).replace("{value}", short_text(value)).replace("{name}", name)
 
 
 FOREIGN_OPTIONS: tuple[ForeignOption, ...] = (

@@ -43,7 +43,7 @@ class Option:
         if self.names and isinstance(value, str):
             check_name(value, self.names, f"{name}={value!r} is unknown", shows=False)
         elif not self._accepts(value):
-            raise self.error(f"{name}={shortened(value)} ({type(value).__name__}) can't be used; give {self.wording}")
+            raise self.error(f"{name}={short_text(value)} ({type(value).__name__}) can't be used; give {self.wording}")
 
     def _accepts(self, value: object) -> bool:
         """Return True for these values, and False where the test is not made for the value's type."""
@@ -111,13 +111,13 @@ def check_name(name: str, known: Iterable[str], message: str, shows: bool = True
         raise NameMatchError(f"{message}{f' {name!r}' if shows else ''}; {hint}known are {', '.join(names) or 'none'}")
 
 
-def shortened(value: object) -> str:
+def short_text(value: object) -> str:
     """Return a value in the form for a message, truncated if it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def described(value: object) -> str:
+def kind_text(value: object) -> str:
     """Return the kind of a value, in words."""
     if value is None:
         return "None"

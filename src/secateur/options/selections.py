@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import nn
 
 from secateur.errors import NameMatchError
-from secateur.options import described
+from secateur.options import kind_text
 from secateur.options.globs import match_globs
 
 Selector = str | nn.Module | type[nn.Module]
@@ -55,7 +55,7 @@ def with_module_paths(selection: Selection, modules: Mapping[str, nn.Module], ti
             selectors.append(ModulePath(paths[id(selector)]))
         else:
             raise NameMatchError(
-                f"{described(selector)} is selected that is no module of this {title}; give a module of the "
+                f"{kind_text(selector)} is selected that is no module of this {title}; give a module of the "
                 "model itself, not of a copy, or its name"
             )
     return selectors

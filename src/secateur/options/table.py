@@ -8,7 +8,7 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from secateur.errors import BudgetError, DataError, NameMatchError, OptionError
-from secateur.options import Option, described, is_real, is_round, is_whole, one_of, optional, whole_from
+from secateur.options import Option, is_real, is_round, is_whole, kind_text, one_of, optional, whole_from
 from secateur.options.selections import is_selection
 
 
@@ -151,7 +151,7 @@ def check_option(name: str, value: object, annotation: Any = None) -> None:
         names = [option_class.__name__ for option_class in classes if option_class is not NoneType]
         accepted = [CLASS_TEXTS.get(class_name, f"a {class_name}") for class_name in names]
         accepted += ["None"] if NoneType in classes else []
-        raise OptionError(f"{name} is {described(value)}; give {' or '.join(accepted)}")
+        raise OptionError(f"{name} is {kind_text(value)}; give {' or '.join(accepted)}")
 
 
 def _is_number_for(value: object, classes: Sequence[type]) -> bool:

@@ -110,7 +110,7 @@ def run_checkpoint(
             f"{process_count()}"
         )
     folder, saved = Path(path), describe_run(function, model, data, settings)
-    lock = _opened(folder, saved)
+    lock = _open_checkpoint(folder, saved)
     try:
         plans, repairs = _memos(folder, saved)
         try:
@@ -125,7 +125,7 @@ def run_checkpoint(
             unlock(lock)
 
 
-def _opened(folder: Path, saved: SavedRun) -> int | None:
+def _open_checkpoint(folder: Path, saved: SavedRun) -> int | None:
     """Check or begin a checkpoint, and lock it; the first of several processes does so, and the others wait for it.
 
     Returns:

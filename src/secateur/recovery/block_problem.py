@@ -19,7 +19,7 @@ from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.problem_gradients import gradient, slopes_by_changes
 from secateur.recovery.pruned_layer import PrunedLayer
 from secateur.recovery.reconstruction_terms import SharedTargets
-from secateur.recovery.tensor_lists import ConjugateDirection, shifted
+from secateur.recovery.tensor_lists import ConjugateDirection, step_along
 
 GAIN = 0.05  # of the squared error: steps that remove less are the last ones
 FIRST_LENGTH = 1e-2
@@ -90,7 +90,7 @@ class BlockProblem:
             direction.turn(solutions, slopes, starts_anew=not is_nearer)
             length, gain, probed = self._length(changes, direction.steps, errors, length)
             best, least, least_probed = (changes, now, probed) if is_nearer else (best, least, least_probed)
-            changes = list(shifted(changes, direction.steps, length)) if length > 0 else changes
+            changes = list(step_along(changes, direction.steps, length)) if length > 0 else changes
             if not length > 0 or gain < GAIN:
                 break
         return changes if changes is not best and self._errors(changes, PROBED) < least_probed else best
@@ -110,7 +110,7 @@ class BlockProblem:
         """
         turns, rise, square = 0.0, 0.0, 0.0
         with torch.no_grad():
-            tensors = self._tensors(shifted(changes, direction, probe_length))
+            tensors = self._tensors(step_along(changes, direction, probe_length))
             for number, before in zip(range(0, len(self.microbatches), PROBED), errors, strict=True):
                 turned = [new.sub_(old) for new, old in zip(self._errors_of(number, tensors), before, strict=True)]
                 rise += self._sum(old * turn for old, turn in zip(before, turned, strict=True))

@@ -10,7 +10,7 @@ free. This is a nonlinear least squares problem of a few layers at a time, as in
 from collections.abc import Callable, Sequence
 
 from secateur.data.batch import Batch
-from secateur.evaluation.holdout import output_spread
+from secateur.evaluation.holdout import spread_microbatches
 from secateur.graph.operators import arguments
 from secateur.graph.program import Program
 from secateur.graph.value_bytes import example_bytes
@@ -57,7 +57,7 @@ def reconstruct_blocks(
         return True
     within, program = execution.within, execution.within.network.program
     blocks = list(reconstruction_blocks(within.network))
-    used = output_spread(execution.microbatches, _most_examples(program, blocks))
+    used = spread_microbatches(execution.microbatches, _most_examples(program, blocks))
     execution = PairedExecution(within, used, execution.memory)
     examples = min(counted_examples(program, microbatches) for microbatches in (used, counted or used))
     remaining = [block for block in blocks if has_enough_equations(block, within.mask, examples, program)]

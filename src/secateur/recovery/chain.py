@@ -15,7 +15,7 @@ from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.comparison_temperature import comparison_temperature
 from secateur.evaluation.dense_outputs import DenseOutputs
 from secateur.evaluation.evaluate import output_divergences
-from secateur.evaluation.holdout import improves, output_spread
+from secateur.evaluation.holdout import improves, spread_microbatches
 from secateur.evaluation.outputs import with_named_scores
 from secateur.files.state_memo import StateMemo, key_of
 from secateur.graph.model_copies import copy_model
@@ -182,7 +182,7 @@ class RepairChain:
         with counted(f"{name} on trial"):
             candidate, schedule = self._tried(number, name, train)
         self.seconds[number] = self.tuning.time.elapsed - start
-        some_fitted = output_spread(self.fitted, sum(microbatch.size or 1 for microbatch in self.held))
+        some_fitted = spread_microbatches(self.fitted, sum(microbatch.size or 1 for microbatch in self.held))
         held_out, fitted = (self._divergences(candidate, batches) for batches in (self.held, some_fitted))
         return_free_memory()
         return candidate, RepairOutcome(held_out, fitted, self.choices.get(number), schedule)
@@ -230,7 +230,7 @@ class RepairChain:
 
     def _unseen_first(self) -> list[Batch]:
         """Return as many microbatches as "adapt" reads, unseen ones first."""
-        fitted_ids = {id(microbatch) for microbatch in output_spread(self.fitted, EXAMPLES)}
+        fitted_ids = {id(microbatch) for microbatch in spread_microbatches(self.fitted, EXAMPLES)}
         ordered = [*self.held, *sorted(self.fitted, key=lambda microbatch: id(microbatch) in fitted_ids)]
         sizes = itertools.accumulate((microbatch.size or 1 for microbatch in ordered), initial=0)
         return [microbatch for microbatch, before in zip(ordered, sizes, strict=False) if before < EXAMPLES]

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from secateur.data.batch import Batch, concat_batches
 from secateur.evaluation.divergence import divergence
-from secateur.evaluation.losses import supervised
+from secateur.evaluation.losses import supervised_losses
 from secateur.evaluation.outputs import is_distribution, is_logits, is_no_class_score, main_output
 from secateur.options.call_checks import checked_calls
 
@@ -39,7 +39,7 @@ def distillation_objective(output: Any, dense: Any, target: Any, temperature: fl
     loss = distillation(output, dense, temperature).mean()
     if not isinstance(target, Tensor):
         return loss
-    return (1 - LABELS) * loss + LABELS * supervised(output, target).mean()
+    return (1 - LABELS) * loss + LABELS * supervised_losses(output, target).mean()
 
 
 def sample_batch(microbatches: Sequence[Batch], size: int, draws: torch.Generator) -> Batch:

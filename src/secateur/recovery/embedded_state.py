@@ -35,7 +35,7 @@ class EmbeddedState(MutableMapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         tensor = self._tensors[name]
-        return _expanded(tensor, self._program.state(name).detach(), self.axes(name)) if name in self._cut else tensor
+        return _expand(tensor, self._program.state(name).detach(), self.axes(name)) if name in self._cut else tensor
 
     def __setitem__(self, name: str, value: Tensor) -> None:
         self.replace_compact(name, self._sliced(name, value))
@@ -130,10 +130,10 @@ class FixedValues(Mapping[Node, Any]):
 
 def expanded_vector(value: Tensor, length: int, positions: Tensor) -> Tensor:
     """Return a vector with its entries at some positions, and zeros elsewhere. (length,)"""
-    return _expanded(value, value.new_zeros(length), {0: positions})
+    return _expand(value, value.new_zeros(length), {0: positions})
 
 
-def _expanded(value: Tensor, dense: Tensor, axes: Mapping[int, Tensor]) -> Tensor:
+def _expand(value: Tensor, dense: Tensor, axes: Mapping[int, Tensor]) -> Tensor:
     """Return a cut tensor in the dense shape; removed entries are those of the dense tensor."""
     expanded = dense.clone()
     grid = [axes.get(axis, torch.arange(length)) for axis, length in enumerate(dense.shape)]

@@ -94,13 +94,13 @@ class FoldedLayer:
             return {}
         if not self.has_bias:
             return {layer.node: self.within.adding(handlers.get(layer.node), constant, layer.dim, layer.outputs)}
-        overrides: dict[Node, OpOverride] = {layer.node: _with_bias(handlers.get(layer.node), layer.node, constant)}
+        overrides: dict[Node, OpOverride] = {layer.node: _bias_override(handlers.get(layer.node), layer.node, constant)}
         if self.norm is not None:
-            overrides[self.norm] = _passing(handlers.get(self.norm), self.norm)
+            overrides[self.norm] = _identity_override(handlers.get(self.norm), self.norm)
         return overrides
 
 
-def _with_bias(handler: OpOverride | None, node: Node, bias: Tensor) -> OpOverride:
+def _bias_override(handler: OpOverride | None, node: Node, bias: Tensor) -> OpOverride:
     """Return the override of an operator with another bias, in the type in which it computes."""
 
     def run(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -111,7 +111,7 @@ def _with_bias(handler: OpOverride | None, node: Node, bias: Tensor) -> OpOverri
     return run
 
 
-def _passing(handler: OpOverride | None, node: Node) -> OpOverride:
+def _identity_override(handler: OpOverride | None, node: Node) -> OpOverride:
     """Return the override of an operator that returns its first argument, in the form of its other override."""
     gives_several = isinstance(node.meta.get("val"), tuple | list)  # a norm with the statistics of the batch
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from secateur.data.batch import Batch, concat_batches
 from secateur.evaluation.divergence import divergence
-from secateur.evaluation.holdout import output_spread
-from secateur.graph.contexts import preserved, run_seeded
+from secateur.evaluation.holdout import spread_microbatches
+from secateur.graph.contexts import isolated_evaluation, run_seeded
 
 SHIFT = 8  # images are shifted by at most an eighth of their height and width
 INVARIANT = 0.1  # of the divergence between the outputs for different images
@@ -117,7 +117,7 @@ def augmentation_for(
     flipped = images.map(lambda tensor: tensor.flip(3))
     draws = torch.Generator().manual_seed(seed)
     shifted = ImageAugmentation(flips=False, shifts=True).changed(images, draws)
-    with preserved(dense, writes):
+    with isolated_evaluation(dense, writes):
         output = run_seeded(dense, images)
         others = run_seeded(dense, images.take(torch.arange(images.size or 1).roll(1)))
         between = _output_distance(others, output, temperature)
@@ -140,7 +140,7 @@ def _sampled_images(microbatches: Sequence[Batch], seed: int) -> Batch | None:
     ):
         return None
     forms = {(microbatch.tensors[0].shape[1:], microbatch.tensors[0].dtype) for microbatch in microbatches}
-    images = output_spread(microbatches, EXAMPLES)
+    images = spread_microbatches(microbatches, EXAMPLES)
     total = sum(microbatch.size or 1 for microbatch in images)
     if len(forms) != 1 or total < FEWEST:
         return None

@@ -51,11 +51,11 @@ def regression_rows(
         goal = context.goal(values_at, dense, cut, within, dense_rows, has_interval)
         is_held = _held_rows(rows.shape[1], size, first_example, examples).to(x.device)
         first_example += size
-        lacking, least, largest = _lacking(pruned_layer, goal, rows @ matrix.transpose(1, 2))
+        lacking, least, largest = _residuals(pruned_layer, goal, rows @ matrix.transpose(1, 2))
         yield RegressionRows(rows, lacking, least, largest, is_held, weights.factors(dense_rows.value))
 
 
-def _lacking(pruned_layer: PrunedLayer, goal: TargetInterval, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _residuals(pruned_layer: PrunedLayer, goal: TargetInterval, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return what an output lacks to its target and to both ends of the interval, which may be the target."""
     lacking = pruned_layer.outputs_of(goal.wanted) - output
     least, largest = (

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 
 
-def shifted(tensors: Sequence[Tensor], direction: Sequence[Tensor], length: float) -> Iterator[Tensor]:
+def step_along(tensors: Sequence[Tensor], direction: Sequence[Tensor], length: float) -> Iterator[Tensor]:
     """Yield the tensors after a step of a length along a direction."""
     for tensor, step in zip(tensors, direction, strict=True):
         yield tensor + length * step

@@ -9,7 +9,7 @@ from torch import nn
 from secateur.data.batch import Batch
 from secateur.errors import TargetError
 from secateur.evaluation.targets import check_target
-from secateur.graph.contexts import preserved, run_module
+from secateur.graph.contexts import isolated_evaluation, run_module
 from secateur.recovery.head_features import HeadPaths
 from secateur.utils.collected_warnings import warn
 
@@ -81,7 +81,7 @@ TrainingFunction = Callable[[TrainingTask], TrainingSchedule | None]
 
 def with_usable_targets(task: TrainingTask) -> TrainingTask:
     """Drop the targets if the default loss does not accept them."""
-    with preserved(task.dense, task.writes):
+    with isolated_evaluation(task.dense, task.writes):
         outputs = [(microbatch, run_module(task.dense, microbatch)) for microbatch in task.microbatches[:1]]
     try:
         for microbatch, output in outputs:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from secateur.evaluation.dense_outputs import DenseOutputs
 from secateur.evaluation.evaluate import output_divergences
-from secateur.evaluation.losses import supervised
+from secateur.evaluation.losses import supervised_losses
 from secateur.evaluation.outputs import with_named_scores
-from secateur.graph.contexts import evaluation_mode, preserved, run_seeded
+from secateur.graph.contexts import evaluation_mode, isolated_evaluation, run_seeded
 from secateur.recovery.distillation import LABELS, distillation_objective, sample_batch
 from secateur.recovery.head_features import feature_error, recorded_inputs
 from secateur.recovery.input_augmentation import InputAugmentation, augmentation_of, augmentations_of
@@ -160,7 +160,7 @@ class TuneTraining:
         size = int(self.options.get("batch_size", 64))
         batch = self.augment(sample_batch(task.microbatches, size, self.draws), self.draws)
         dense_path, small_path = (None, None) if task.head is None else (task.head.dense, task.head.small)
-        with preserved(task.dense, task.writes), recorded_inputs(task.dense, dense_path) as dense_features:
+        with isolated_evaluation(task.dense, task.writes), recorded_inputs(task.dense, dense_path) as dense_features:
             dense_output = run_seeded(task.dense, batch, seed)
         with recorded_inputs(task.small, small_path) as features:
             output = run_seeded(task.small, batch, seed)
@@ -177,7 +177,7 @@ class TuneTraining:
         """Add the loss of labels, if there are any, to the errors of features: at first they are a tenth of the sum."""
         if not isinstance(target, Tensor):
             return errors
-        loss = supervised(output, target).mean()
+        loss = supervised_losses(output, target).mean()
         if self.label_weight is None:
             ratio = errors.detach() / loss.detach().clamp_min(torch.finfo(loss.dtype).eps)
             self.label_weight = float(ratio) * LABELS / (1 - LABELS)

@@ -5,7 +5,7 @@ import math
 from typing import TYPE_CHECKING
 
 from secateur.evaluation.changes import student_half_width
-from secateur.files.records import sealed
+from secateur.files.records import with_digest
 from secateur.report.comparison_records import NO_REPAIR, ComparisonTrial
 from secateur.report.explanations import criterion_explanation, terms_in
 from secateur.report.line_chart import Curve, CurvePoint, LineChart, line_chart
@@ -36,7 +36,7 @@ def comparison_json(comparison: "Comparison") -> str:
         "recommendations": {repair: comparison.recommendation(repair) for repair in comparison.repairs},
         "refused": dict(comparison.refused),
     }
-    return sealed(json.dumps(content, indent=1).encode()).decode()
+    return with_digest(json.dumps(content, indent=1).encode()).decode()
 
 
 def comparison_page(comparison: "Comparison") -> str:

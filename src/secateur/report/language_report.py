@@ -14,7 +14,7 @@ from secateur.data.model_inputs import device_of
 from secateur.data.next_tokens import IGNORED_LABEL, tokens_of
 from secateur.entry import entry_point
 from secateur.evaluation.outputs import main_output
-from secateur.graph.contexts import preserved, run_module
+from secateur.graph.contexts import isolated_evaluation, run_module
 from secateur.importance.data_checks import batches_of_model
 from secateur.options.call_checks import checked_calls
 from secateur.report.causal_models import check_causal
@@ -126,7 +126,7 @@ def language_report(
     """
     batches = [on_device(batch, device_of(model)) for batch in batches_of_model(model, data)]
     prompt = tokens_of(batches[0])[:1]
-    with preserved(model), preserved(small):
+    with isolated_evaluation(model), isolated_evaluation(small):
         for network in (model, small):
             check_causal(network, batches[0])
         perplexities = [_perplexity(network, batches) for network in (model, small)]

@@ -21,7 +21,7 @@ from secateur.evaluation.onnx_times import onnx_layer_times
 from secateur.evaluation.report_split import ReportExamples
 from secateur.evaluation.runtimes import EAGER, ONNXRUNTIME, export_onnx, repeatable_call, session_call
 from secateur.evaluation.timing import FEWEST_ROUNDS, ROUNDS, interleaved_times, latency_of
-from secateur.graph.contexts import preserved
+from secateur.graph.contexts import isolated_evaluation
 from secateur.importance.scores import Scores
 from secateur.recovery.repair_step import RepairStep
 from secateur.report.generation_times import generation_setting
@@ -159,12 +159,12 @@ def _timed_in_runtime(
 
 
 def _page_faults(small: nn.Module, batch: Batch, writes: bool) -> int:
-    with preserved(small, writes):
+    with isolated_evaluation(small, writes):
         return page_faults(repeatable_call(small, batch))
 
 
 def _times_in_torch(dense: nn.Module, small: nn.Module, batch: Batch, writes: bool, is_late: bool) -> Times:
-    with preserved(dense, writes), preserved(small, writes):
+    with isolated_evaluation(dense, writes), isolated_evaluation(small, writes):
         times = interleaved_times(
             [repeatable_call(model, batch) for model in (dense, small)], FEWEST_ROUNDS if is_late else ROUNDS
         )
@@ -172,7 +172,7 @@ def _times_in_torch(dense: nn.Module, small: nn.Module, batch: Batch, writes: bo
 
 
 def _times_in_onnxruntime(dense: nn.Module, small: nn.Module, batch: Batch, writes: bool, is_late: bool) -> Times:
-    with preserved(dense, writes), preserved(small, writes):
+    with isolated_evaluation(dense, writes), isolated_evaluation(small, writes):
         exported = [export_onnx(model, batch) for model in (dense, small)]
     times = interleaved_times([session_call(model) for model in exported], FEWEST_ROUNDS if is_late else ROUNDS)
     modules = [name for name, _ in dense.named_modules()]

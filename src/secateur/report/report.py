@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from secateur.files.records import encoded
+from secateur.files.records import encode_record
 from secateur.importance.scores import Scores
 from secateur.options.call_checks import checked_calls
 from secateur.report.figures import Figures, measure_rows
@@ -61,7 +61,7 @@ class Report(Figures):
 
     def to_json(self) -> str:
         """Return the report as JSON."""
-        return encoded(saved_form(self)).decode()
+        return encode_record(saved_form(self)).decode()
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Plot what remains of the dense network's parameters, MACs, bytes and time, the last with its quartiles.

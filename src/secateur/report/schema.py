@@ -155,10 +155,10 @@ def current_settings(settings: SavedSettings | SavedSettings2) -> dict[str, Any]
     """Return the settings of a saved report by their names of today."""
     values: dict[str, Any] = msgspec.to_builtins(settings)
     if isinstance(settings, SavedSettings2):
-        values["repairs"] = [_renamed(step, "seen", "fitted") for step in values["repairs"]]
-        values["effective"] = values["effective"] and _renamed(values["effective"], "left", "kept")
+        values["repairs"] = [_rename_fields(step, "seen", "fitted") for step in values["repairs"]]
+        values["effective"] = values["effective"] and _rename_fields(values["effective"], "left", "kept")
     return values
 
 
-def _renamed(fields: Mapping[str, Any], before: str, after: str) -> dict[str, Any]:
+def _rename_fields(fields: Mapping[str, Any], before: str, after: str) -> dict[str, Any]:
     return {after if name == before else name: value for name, value in fields.items()}

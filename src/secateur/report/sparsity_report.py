@@ -11,7 +11,7 @@ from secateur.evaluation.evaluate import evaluate
 from secateur.evaluation.report_split import ReportExamples
 from secateur.evaluation.runtimes import repeatable_call
 from secateur.evaluation.timing import interleaved_times, latency_of
-from secateur.graph.contexts import preserved
+from secateur.graph.contexts import isolated_evaluation
 from secateur.report.figures import LayerFigures, SparsityFigures
 from secateur.report.report import Report
 
@@ -65,7 +65,7 @@ def measure_sparsity(
     """
     batch = examples.timed
     before, after = evaluate(dense, masked, examples.measured)
-    with preserved(dense), preserved(masked), preserved(fast):
+    with isolated_evaluation(dense), isolated_evaluation(masked), isolated_evaluation(fast):
         times = interleaved_times([repeatable_call(model, batch) for model in (dense, masked, fast)])
     size = batch.size or 1
     latencies = [latency_of(size, spent) for spent in times]

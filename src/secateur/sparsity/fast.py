@@ -71,7 +71,7 @@ def load_fast(model: nn.Module, folder: str | Path) -> nn.Module:
     for name, make in makers.items():
         if make is not None:
             path = name.rpartition(".")[0]
-            replace_module(loaded, path, _made(make, loaded.get_submodule(path)))
+            replace_module(loaded, path, _make_kernel(make, loaded.get_submodule(path)))
     return loaded.eval()
 
 
@@ -124,6 +124,6 @@ def _or_without_numba(known: Mapping[str, MakeKernel], kernel: str, dense: nn.Mo
         return known[WITHOUT_NUMBA](dense)
 
 
-def _made(make: Maker, dense: nn.Module) -> nn.Module:
+def _make_kernel(make: Maker, dense: nn.Module) -> nn.Module:
     with torch.no_grad():
         return make(dense)

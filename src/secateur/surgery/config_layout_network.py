@@ -89,7 +89,7 @@ def _with_layout(model: nn.Module, network: Network) -> Network:
             "from_pretrained, or leave layout= out"
         )
     layout = search.layout()
-    restricted = _restricted(network, layout)
+    restricted = _restrict(network, layout)
     if not restricted.groups:
         raise OptionError(
             f"layout='config' can't be kept: {title} has no number that says fewer of the units that can be removed "
@@ -105,7 +105,7 @@ def _with_layout(model: nn.Module, network: Network) -> Network:
     return without_new_biases(restricted)
 
 
-def _restricted(network: Network, layout: ConfigLayout) -> Network:
+def _restrict(network: Network, layout: ConfigLayout) -> Network:
     """Return the network with the other groups frozen, and without blocks that are in no list of layers."""
     paths = {f"{layers.path}.{index}" for layers in layout.layers for index in range(layers.length)}
     groups_of_blocks = [group for group in network.groups if group.block_paths]

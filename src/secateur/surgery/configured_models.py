@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from secateur.coupling.network import Network
-from secateur.graph.contexts import preserved, run_seeded
+from secateur.graph.contexts import isolated_evaluation, run_seeded
 from secateur.surgery.model_config import KeptLayers, config_copy
 from secateur.surgery.program_modules import original_class
 from secateur.surgery.verify import compare_outputs
@@ -111,6 +111,11 @@ def difference_from_cut(small: nn.Module, fresh: nn.Module, network: Network) ->
         SecateurError: the model that was built can't be run, or the difference is more than float noise.
     """
     writes = network.program.writes
-    with preserved(small, writes), preserved(fresh, writes), comparable_arithmetic(), torch.random.fork_rng(devices=[]):
+    with (
+        isolated_evaluation(small, writes),
+        isolated_evaluation(fresh, writes),
+        comparable_arithmetic(),
+        torch.random.fork_rng(devices=[]),
+    ):
         outputs = run_seeded(fresh, network.example), run_seeded(small, network.example)
     return compare_outputs(*outputs, type(small).__name__, network.program.lowest_type)

@@ -67,7 +67,7 @@ def proposed_updates(
     if not numbers:
         return
     counted = _countable_units(network, path)
-    current = {mend.key: mend.units for mend in network.attribute_updates}
+    current = {update.key: update.units for update in network.attribute_updates}
     single = [
         AttributeUpdate(path, attribute, position, units)
         for attribute, position, value in numbers
@@ -79,9 +79,9 @@ def proposed_updates(
         for attribute, position, value in numbers
         if attribute in COUNTING_NAMES and value in counted and (path, attribute, position) not in current
     ]
-    for mend in (*staying, *islice(single, MOST_PROPOSALS)):
-        yield [mend]
-    first = {(mend.attribute, mend.position): mend for mend in reversed(single)}
+    for update in (*staying, *islice(single, MOST_PROPOSALS)):
+        yield [update]
+    first = {(update.attribute, update.position): update for update in reversed(single)}
     if len(first) > 1:
         yield list(first.values())
 
@@ -111,24 +111,24 @@ def _countable_units(network: Network, path: str) -> dict[int, list[Tensor]]:
     return {length: list(kinds.values()) for length, kinds in by_length.items()}
 
 
-def same_class_updates(model: nn.Module, network: Network, mends: list[AttributeUpdate]) -> Iterator[AttributeUpdate]:
+def same_class_updates(model: nn.Module, network: Network, updates: list[AttributeUpdate]) -> Iterator[AttributeUpdate]:
     """Yield the same updates for other modules of the class whose units have the same role."""
-    for mend in mends:
-        for path in same_class_modules(model, mend.path):
-            value = _attribute_value(model.get_submodule(path), mend)
+    for update in updates:
+        for path in same_class_modules(model, update.path):
+            value = _attribute_value(model.get_submodule(path), update)
             counted = _countable_units(network, path).get(value, []) if value is not None else []
             same_role = [
-                units for units in counted if _roles(network, path, units) == _roles(network, mend.path, mend.units)
+                units for units in counted if _roles(network, path, units) == _roles(network, update.path, update.units)
             ]
             if len(same_role) == 1:
-                yield AttributeUpdate(path, mend.attribute, mend.position, same_role[0])
+                yield AttributeUpdate(path, update.attribute, update.position, same_role[0])
 
 
-def _attribute_value(module: nn.Module, mend: AttributeUpdate) -> Any:
-    value = vars(module).get(mend.attribute)
-    if mend.position is None:
+def _attribute_value(module: nn.Module, update: AttributeUpdate) -> Any:
+    value = vars(module).get(update.attribute)
+    if update.position is None:
         return value if type(value) is int else None
-    return value[mend.position] if isinstance(value, tuple | list) and len(value) > mend.position else None
+    return value[update.position] if isinstance(value, tuple | list) and len(value) > update.position else None
 
 
 def same_class_groups(model: nn.Module, network: Network, path: str, group: Group) -> list[Group]:

@@ -16,7 +16,7 @@ from secateur.errors import StorageError
 from secateur.files import Record
 from secateur.files.records import Natural
 from secateur.files.states import PlainValue
-from secateur.options import described
+from secateur.options import kind_text
 
 DTYPES: Mapping[str, torch.dtype] = {
     str(dtype).removeprefix("torch."): dtype
@@ -85,7 +85,7 @@ def _form(value: Any) -> Form:
         return SequenceForm([_form(item) for item in value], type(value) is tuple)
     if type(value) is dict and all(type(name) is str for name in value):
         return MappingForm({name: _form(item) for name, item in value.items()})
-    raise TypeError(f"{described(value)} can't be written down")
+    raise TypeError(f"{kind_text(value)} can't be written down")
 
 
 def _value_of_form(form: Form, device: torch.device) -> Any:

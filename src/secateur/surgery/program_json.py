@@ -57,24 +57,24 @@ def program_to_saved(program: ModuleProgram) -> SavedModuleProgram:
         SavedProgramStep(
             step.operator,
             step.is_call,
-            _encoded(step.args),
-            _encoded(dict(step.kwargs)),
+            _encode(step.args),
+            _encode(dict(step.kwargs)),
             list(step.results),
             list(step.dropped),
         )
         for step in program.steps
     ]
     shapes = {name: list(lengths) for name, lengths in program.shapes.items()}
-    return SavedModuleProgram(_encoded(dict(program.inputs)), steps, _encoded(program.output), shapes)
+    return SavedModuleProgram(_encode(dict(program.inputs)), steps, _encode(program.output), shapes)
 
 
-def _encoded(value: Any) -> Any:
+def _encode(value: Any) -> Any:
     if isinstance(value, tuple):
-        return {"tuple": [_encoded(nested) for nested in value]}
+        return {"tuple": [_encode(nested) for nested in value]}
     if isinstance(value, list):
-        return [_encoded(nested) for nested in value]
+        return [_encode(nested) for nested in value]
     if isinstance(value, dict):
-        return {"dict": {key: _encoded(nested) for key, nested in value.items()}}
+        return {"dict": {key: _encode(nested) for key, nested in value.items()}}
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(value)}
     for name, kind in OF_TORCH.items():
@@ -90,7 +90,7 @@ def _encoded(value: Any) -> Any:
         case InputDevice():
             return {"device": None}
         case Constant(values, dtype):
-            return {"constant": {"values": _encoded(values), "dtype": dtype}}
+            return {"constant": {"values": _encode(values), "dtype": dtype}}
     return value
 
 
@@ -105,23 +105,23 @@ def program_from_saved(saved: SavedModuleProgram) -> ModuleProgram:
             ProgramStep(
                 step.operator,
                 step.is_call,
-                _decoded_as(tuple, step.args),
-                _decoded_as(dict, step.kwargs),
+                _decode_as(tuple, step.args),
+                _decode_as(dict, step.kwargs),
                 tuple(step.results),
                 tuple(step.dropped),
             )
             for step in saved.steps
         )
         shapes = {name: tuple(lengths) for name, lengths in saved.shapes.items()}
-        return ModuleProgram(_decoded_as(dict, saved.inputs), steps, _decoded(saved.output), shapes)
+        return ModuleProgram(_decode_as(dict, saved.inputs), steps, _decode(saved.output), shapes)
     except (KeyError, TypeError, ValueError, AttributeError) as failure:
         raise StorageError(
             f"a module's program can't be read ({failure_text(failure)}); the recipe was altered"
         ) from failure
 
 
-def _decoded_as(kind: type[Decoded], written: Any) -> Decoded:
-    value = _decoded(written)
+def _decode_as(kind: type[Decoded], written: Any) -> Decoded:
+    value = _decode(written)
     if not isinstance(value, kind):
         raise TypeError(f"{written!r:.80} is no {kind.__name__}")
     return value
@@ -139,21 +139,21 @@ def _of_torch(kind: type) -> Callable[[Any], Any]:
 
 
 DECODERS: Mapping[str, Callable[[Any], Any]] = {
-    "tuple": lambda items: tuple(_decoded(item) for item in items),
-    "dict": lambda items: {str(key): _decoded(item) for key, item in items.items()},
+    "tuple": lambda items: tuple(_decode(item) for item in items),
+    "dict": lambda items: {str(key): _decode(item) for key, item in items.items()},
     "float": float,
     "value": Value,
     "state": StateRef,
     "training": lambda _: TrainingFlag(),
     "device": lambda _: InputDevice(),
-    "constant": lambda fields: Constant(_decoded(fields["values"]), str(fields["dtype"])),
+    "constant": lambda fields: Constant(_decode(fields["values"]), str(fields["dtype"])),
     **{name: _of_torch(kind) for name, kind in OF_TORCH.items()},
 }
 
 
-def _decoded(value: Any) -> Any:
+def _decode(value: Any) -> Any:
     if isinstance(value, list):
-        return [_decoded(nested) for nested in value]
+        return [_decode(nested) for nested in value]
     if isinstance(value, dict):
         ((kind, content),) = value.items()
         return DECODERS[kind](content)

@@ -26,7 +26,7 @@ from secateur.graph.module_program import (
     Value,
     is_reference,
 )
-from secateur.options import described
+from secateur.options import kind_text
 
 
 class ProgramModule(nn.Module):
@@ -91,7 +91,7 @@ def run_program(
     device = next((value.device for value in values.values() if isinstance(value, Tensor)), torch.device("cpu"))
     for step in program.steps:
         _run_step(module, step, values, device)
-    return _filled(program.output, module, values, device)
+    return _with_values(program.output, module, values, device)
 
 
 def input_values(
@@ -125,7 +125,7 @@ def _bind(module: nn.Module, name: str, expected: Any, argument: Any, values: di
     """Bind the tensors and sizes among the arguments to their names; all other values must be as recorded."""
     if isinstance(expected, Value):
         if not isinstance(argument, Tensor | int | torch.SymInt) or isinstance(argument, bool):
-            _refuse(module, f"{name} is {described(argument)}")
+            _refuse(module, f"{name} is {kind_text(argument)}")
         values[expected.name] = argument
     elif isinstance(expected, tuple | list):
         if not isinstance(argument, tuple | list) or len(argument) != len(expected):
@@ -152,8 +152,8 @@ def _refuse(module: nn.Module, reason: str) -> None:
 
 
 def _run_step(module: nn.Module, step: ProgramStep, values: dict[str, Any], device: torch.device) -> None:
-    args = _filled(step.args, module, values, device)
-    kwargs = _filled(step.kwargs, module, values, device)
+    args = _with_values(step.args, module, values, device)
+    kwargs = _with_values(step.kwargs, module, values, device)
     if step.is_call:
         result = module.get_submodule(step.operator)(*args, **kwargs)
         results = pytree.tree_leaves(result)
@@ -171,15 +171,15 @@ def _run_step(module: nn.Module, step: ProgramStep, values: dict[str, Any], devi
         values.pop(name, None)
 
 
-def _filled(value: Any, module: nn.Module, values: Mapping[str, Any], device: torch.device) -> Any:
+def _with_values(value: Any, module: nn.Module, values: Mapping[str, Any], device: torch.device) -> Any:
     """Replace the references in arguments by their values."""
     if not is_reference(value):
         if isinstance(value, tuple):
-            return tuple(_filled(nested, module, values, device) for nested in value)
+            return tuple(_with_values(nested, module, values, device) for nested in value)
         if isinstance(value, list):
-            return [_filled(nested, module, values, device) for nested in value]
+            return [_with_values(nested, module, values, device) for nested in value]
         if isinstance(value, dict):
-            return {key: _filled(nested, module, values, device) for key, nested in value.items()}
+            return {key: _with_values(nested, module, values, device) for key, nested in value.items()}
         return value
     if isinstance(value, Value):
         return values[value.name]

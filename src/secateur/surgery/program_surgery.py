@@ -56,12 +56,12 @@ def apply_literals(model: nn.Module, literals: Literals) -> None:
         return
     for node in model.graph.nodes:
         for name, positions in literals.get(node.name, {}).items():
-            value = positions[WHOLE] if WHOLE in positions else _replaced(node, name, positions)
+            value = positions[WHOLE] if WHOLE in positions else _replace_literals(node, name, positions)
             node.args, node.kwargs = with_argument(node, node.args, dict(node.kwargs), name, value)
     model.recompile()
 
 
-def _replaced(node: fx.Node, name: str, positions: Mapping[str, int]) -> list[Any]:
+def _replace_literals(node: fx.Node, name: str, positions: Mapping[str, int]) -> list[Any]:
     names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
     written: Any = node.kwargs[name] if name in node.kwargs else node.args[names.index(name)]
     return [positions.get(str(position), value) for position, value in enumerate(written)]

@@ -47,17 +47,17 @@ def own_counts(module: nn.Module, sizes: Mapping[str, Mapping[int, int]]) -> dic
 def updates_from_trials(modules: Mapping[str, nn.Module], network: Network, mask: Tensor) -> dict[str, dict[str, Any]]:
     """Return the attributes that, as trial cuts showed, count units."""
     attributes: defaultdict[str, dict[str, Any]] = defaultdict(dict)
-    for mend in network.attribute_updates:
-        remaining = int(mask[mend.units].sum())
-        if mend.path not in modules or remaining == len(mend.units):
+    for update in network.attribute_updates:
+        remaining = int(mask[update.units].sum())
+        if update.path not in modules or remaining == len(update.units):
             continue
-        old = attributes[mend.path].get(mend.attribute, getattr(modules[mend.path], mend.attribute))
-        if mend.position is not None:
+        old = attributes[update.path].get(update.attribute, getattr(modules[update.path], update.attribute))
+        if update.position is not None:
             entries = list(old)
-            entries[mend.position] = remaining
-            attributes[mend.path][mend.attribute] = type(old)(entries)
+            entries[update.position] = remaining
+            attributes[update.path][update.attribute] = type(old)(entries)
         else:
-            attributes[mend.path][mend.attribute] = remaining
+            attributes[update.path][update.attribute] = remaining
     return attributes
 
 

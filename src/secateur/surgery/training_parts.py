@@ -12,7 +12,7 @@ from torch import nn
 
 from secateur.coupling.network import Group, Kept, Network
 from secateur.coupling.regroup import freeze_groups
-from secateur.graph.contexts import preserved, training_mode
+from secateur.graph.contexts import isolated_evaluation, training_mode
 from secateur.graph.model_calls import call_model
 from secateur.graph.program import Program
 from secateur.surgery.trial_cut import TrialCutter
@@ -27,7 +27,9 @@ def without_groups_of_training(trials: TrialCutter, network: Network, seed: int)
     idle = idle_modules(trials.model, network.program)
     if not idle or not network.groups or not _modules_of_training(trials.model, network, idle):
         return network
-    return freeze_groups(network, _failing_in_training(trials, network, network.groups, draw_shares(network, seed)))
+    return freeze_groups(
+        network, _groups_failing_in_training(trials, network, network.groups, draw_shares(network, seed))
+    )
 
 
 def idle_modules(model: nn.Module, program: Program) -> list[str]:
@@ -48,7 +50,7 @@ def _modules_of_training(model: nn.Module, network: Network, paths: Sequence[str
     """Return those of some modules that run in training mode; none where the example is not one to train on."""
     with (
         _calls_recorded(model, paths) as called,
-        preserved(model),
+        isolated_evaluation(model),
         training_mode(model),
         torch.random.fork_rng(devices=[]),
     ):
@@ -74,7 +76,7 @@ def _calls_recorded(model: nn.Module, paths: Sequence[str]) -> Iterator[list[str
             handle.remove()
 
 
-def _failing_in_training(
+def _groups_failing_in_training(
     trials: TrialCutter, network: Network, groups: Sequence[Group], shares: Kept
 ) -> dict[str, str]:
     """Return the groups without a share of which the model can't be run in training mode, with the reasons."""
@@ -84,6 +86,6 @@ def _failing_in_training(
     if len(groups) == 1:
         return {groups[0].name: f"{module_path} reads these units in training mode alone, and is not cut"}
     half = len(groups) // 2
-    return _failing_in_training(trials, network, groups[:half], shares) | _failing_in_training(
+    return _groups_failing_in_training(trials, network, groups[:half], shares) | _groups_failing_in_training(
         trials, network, groups[half:], shares
     )

@@ -13,7 +13,7 @@ from secateur.coupling.module_slices import ModuleSlices
 from secateur.coupling.network import Kept, Network
 from secateur.data.batch import Batch
 from secateur.errors import SecateurError
-from secateur.graph.contexts import buffers_kept, parameters_kept, preserved, training_mode
+from secateur.graph.contexts import buffers_kept, isolated_evaluation, parameters_kept, training_mode
 from secateur.graph.model_calls import call_model
 from secateur.graph.model_copies import copy_sharing_parameters
 from secateur.graph.remembered_state import empty_caches
@@ -166,7 +166,7 @@ class TrialCutter:
     def _cut_model(self, network: Network, kept: Kept, means: Means) -> Iterator[nn.Module]:
         if self._shadow is None:
             small = cut_copy(self.model, network, kept, means)[0]
-            with preserved(small, network.program.writes):
+            with isolated_evaluation(small, network.program.writes):
                 yield small
             return
         double = self._shadow.model

@@ -44,10 +44,10 @@ def validate_groups(model: nn.Module, network: Network, seed: int = 0) -> Networ
     """Return the network with the attribute updates that its code needs, without groups that can't be cut."""
     with counted("trial cuts"):
         trials = TrialCutter(model)
-        return without_groups_of_training(trials, _validated(trials, network, seed), seed)
+        return without_groups_of_training(trials, _validate(trials, network, seed), seed)
 
 
-def _validated(trials: TrialCutter, network: Network, seed: int) -> Network:
+def _validate(trials: TrialCutter, network: Network, seed: int) -> Network:
     if pass_together(trials, network, _all_trials(network, seed)):
         return network
     first = trials.run(network, draw_shares(network, seed), draw_means(network))

@@ -33,14 +33,14 @@ def update_attributes(
     """Return the network with new values for attributes of these modules, if the trial gets further with them."""
     reads = trials.reads(network, shares) if paths else None
     for path in paths:
-        for mends in proposed_updates(trials.model, network, path, reads):
-            candidate = _with_updates(network, mends)
+        for updates in proposed_updates(trials.model, network, path, reads):
+            candidate = _with_updates(network, updates)
             if trials.passes(candidate, shares, failure) and not _is_chance(trials, candidate, shares, failure):
-                mends = _necessary_updates(trials, network, shares, failure, mends)
-                candidate = _with_updates(network, mends)
-                current_keys = {mend.key for mend in candidate.attribute_updates}
-                same_class = same_class_updates(trials.model, network, mends)
-                return _with_updates(candidate, [mend for mend in same_class if mend.key not in current_keys])
+                updates = _necessary_updates(trials, network, shares, failure, updates)
+                candidate = _with_updates(network, updates)
+                current_keys = {update.key for update in candidate.attribute_updates}
+                same_class = same_class_updates(trials.model, network, updates)
+                return _with_updates(candidate, [update for update in same_class if update.key not in current_keys])
     return None
 
 
@@ -55,21 +55,22 @@ def _is_chance(trials: TrialCutter, network: Network, shares: Kept, failure: Fai
 
 
 def _necessary_updates(
-    trials: TrialCutter, network: Network, shares: Kept, failure: Failure, mends: Sequence[AttributeUpdate]
+    trials: TrialCutter, network: Network, shares: Kept, failure: Failure, updates: Sequence[AttributeUpdate]
 ) -> list[AttributeUpdate]:
     """Select the updates that are necessary; equal numbers may count other things."""
-    selected = list(mends)
-    for mend in mends if len(mends) > 1 else ():
-        fewer = [other for other in selected if other is not mend]
+    selected = list(updates)
+    for update in updates if len(updates) > 1 else ():
+        fewer = [other for other in selected if other is not update]
         if fewer and trials.passes(_with_updates(network, fewer), shares, failure):
             selected = fewer
     return selected
 
 
-def _with_updates(network: Network, mends: Sequence[AttributeUpdate]) -> Network:
+def _with_updates(network: Network, updates: Sequence[AttributeUpdate]) -> Network:
     """Return the network with further updates; of two for one attribute the later counts."""
     return replace(
-        network, attribute_updates=tuple({mend.key: mend for mend in (*network.attribute_updates, *mends)}.values())
+        network,
+        attribute_updates=tuple({update.key: update for update in (*network.attribute_updates, *updates)}.values()),
     )
 
 
@@ -79,20 +80,20 @@ def update_attributes_by_group(trials: TrialCutter, network: Network, seed: int,
     shares = draw_shares(network, seed)
     improved = None
     for group in failing_groups(trials, network, candidate_groups(network, *path), shares, failure) if path else ():
-        better = _updated_for_group(trials, improved or network, seed, group.name, failure)
+        better = _update_for_group(trials, improved or network, seed, group.name, failure)
         improved = better or improved
     return improved
 
 
-def _updated_for_group(trials: TrialCutter, network: Network, seed: int, name: str, failure: Failure) -> Network | None:
+def _update_for_group(trials: TrialCutter, network: Network, seed: int, name: str, failure: Failure) -> Network | None:
     """Return the network in which one group gets further alone: attributes follow it, or it shrinks in steps."""
     kept = {name: draw_shares(network, seed)[name]}
     before = trials.run(network, kept, {})
     if before is None or before.path is None:
         return None
-    mended = update_attributes(trials, network, kept, before, ancestors(trials.model, failure.path)[:2])
-    if mended is not None:
-        return mended
+    updated = update_attributes(trials, network, kept, before, ancestors(trials.model, failure.path)[:2])
+    if updated is not None:
+        return updated
     for step in STEPS:
         groups = tuple(
             replace(group, multiple=step) if group.name == name and group.size > step else group
@@ -119,22 +120,22 @@ def update_attributes_by_output(trials: TrialCutter, network: Network, seed: int
         kept = {name: draw_shares(current, seed)[name]}
         alone = trials.run(current, kept, {})
         if alone is not None and alone.path is None:
-            improved = _updated_reshapers(trials, current, kept, current.by_name[name], alone) or improved
+            improved = _update_reshapers(trials, current, kept, current.by_name[name], alone) or improved
     return improved
 
 
-def _updated_reshapers(
+def _update_reshapers(
     trials: TrialCutter, network: Network, kept: Kept, group: Group, before: Failure
 ) -> Network | None:
     """Return the network in which attributes of modules that reshape a group's activations follow it."""
     reads = trials.reads(network, kept)
     tries = (
-        (mends, [*same_class_updates(trials.model, network, mends)])
+        (updates, [*same_class_updates(trials.model, network, updates)])
         for path in reshapers(network, group)
-        for mends in proposed_updates(trials.model, network, path, reads)
+        for updates in proposed_updates(trials.model, network, path, reads)
     )
-    for mends, same_class in islice(tries, MOST_ATTRIBUTES):
-        candidate = _with_updates(network, [*same_class, *mends])
+    for updates, same_class in islice(tries, MOST_ATTRIBUTES):
+        candidate = _with_updates(network, [*same_class, *updates])
         failure = trials.run(candidate, kept, {})
         if failure is None and not _is_chance(trials, candidate, kept, before):
             return candidate

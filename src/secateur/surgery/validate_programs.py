@@ -23,7 +23,7 @@ def with_module_programs(trials: TrialCutter, network: Network, kept: Kept, fail
     failed, then those within what holds it. What the trial does not need stays as it is; modules of the same class and
     switches share what was found.
     """
-    changed = _changed(network, network.mask(kept))
+    changed = _changed_modules(network, network.mask(kept))
     candidates: Programs = {}
     for holder in ancestors(trials.model, failure.path) or [""]:
         programs = _replacement_programs(
@@ -32,10 +32,10 @@ def with_module_programs(trials: TrialCutter, network: Network, kept: Kept, fail
         if programs.keys() <= candidates.keys():
             continue
         candidates = programs
-        if trials.passes(_adding(network, programs), kept, failure):
+        if trials.passes(_with_further_programs(network, programs), kept, failure):
             necessary = _needed_programs(trials, network, kept, failure, programs)
             same_class = (other for path in necessary for other in same_class_modules(trials.model, path))
-            return _adding(network, {**_replacement_programs(trials, network, same_class), **necessary})
+            return _with_further_programs(network, {**_replacement_programs(trials, network, same_class), **necessary})
     return None
 
 
@@ -76,7 +76,7 @@ def _is_alive(size: ShapeLiteral) -> bool:
     return bool((size.units >= 0).all(1).any())
 
 
-def _changed(network: Network, mask: Tensor) -> list[str]:
+def _changed_modules(network: Network, mask: Tensor) -> list[str]:
     """Return the modules whose own code contains a number that changes, and that run no program yet."""
     paths = (module_path(size.node) for size in network.sizes if size.remaining(mask) != len(size.units))
     return [path for path in dict.fromkeys(paths) if path not in network.module_programs]
@@ -101,10 +101,10 @@ def _needed_programs(
     for path in programs:
         same_class = {path, *same_class_modules(trials.model, path)} & necessary.keys()
         fewer = {other: program for other, program in necessary.items() if other not in same_class}
-        if path in necessary and fewer and trials.passes(_adding(network, fewer), kept, failure):
+        if path in necessary and fewer and trials.passes(_with_further_programs(network, fewer), kept, failure):
             necessary = fewer
     return necessary
 
 
-def _adding(network: Network, programs: Programs) -> Network:
+def _with_further_programs(network: Network, programs: Programs) -> Network:
     return replace(network, module_programs={**network.module_programs, **programs})

@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 from secateur.coupling.network import Kept, Network
 from secateur.data.batch import Batch
 from secateur.errors import SecateurError, SurgeryError, TraceError
-from secateur.graph.contexts import preserved, run_seeded
+from secateur.graph.contexts import isolated_evaluation, run_seeded
 from secateur.graph.model_calls import call_model
 from secateur.masking.ablation import Means, masked_draws, run_masked
 from secateur.utils.devices import comparable_arithmetic
@@ -76,7 +76,7 @@ def verify(small: nn.Module, network: Network, kept: Kept, means: Means) -> floa
         SurgeryError: the cut model can't be run, or its output is another.
     """
     batch = network.example
-    with preserved(small, network.program.writes), torch.random.fork_rng(devices=[]):
+    with isolated_evaluation(small, network.program.writes), torch.random.fork_rng(devices=[]):
         mask = network.mask(kept)
         expected = run_masked(network, batch, mask, means)
         try:
@@ -109,7 +109,7 @@ def check_same(model: nn.Module, plain: nn.Module, batch: Batch) -> None:
     Raises:
         TraceError: a model with its computed weights folded is not the same any more.
     """
-    with preserved(model), preserved(plain), torch.random.fork_rng(devices=[]):
+    with isolated_evaluation(model), isolated_evaluation(plain), torch.random.fork_rng(devices=[]):
         expected = run_seeded(model, batch)
         try:
             compare_outputs(run_seeded(plain, batch), expected, type(model).__name__)

@@ -3,7 +3,7 @@
 import json
 from typing import TYPE_CHECKING
 
-from secateur.files.records import sealed
+from secateur.files.records import with_digest
 from secateur.report.explanations import terms_in
 from secateur.report.line_chart import Curve, CurvePoint, LineChart, line_chart
 from secateur.report.pages import render_page
@@ -30,7 +30,7 @@ def tradeoff_json(curve: "Tradeoff") -> str:
         "examples": curve.examples,
         "points": curve.to_dict(),
     }
-    return sealed(json.dumps(content, indent=1).encode()).decode()
+    return with_digest(json.dumps(content, indent=1).encode()).decode()
 
 
 def plot_tradeoff(curve: "Tradeoff", ax: "Axes | None", size: str) -> "Axes":

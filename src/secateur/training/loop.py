@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from secateur.data.batch import Batch, on_device
 from secateur.data.model_inputs import device_of
 from secateur.errors import StorageError
-from secateur.evaluation.losses import supervised
-from secateur.graph.contexts import preserved
+from secateur.evaluation.losses import supervised_losses
+from secateur.graph.contexts import isolated_evaluation
 from secateur.graph.model_calls import call_model
 from secateur.importance.checkpoint import tensor_fingerprint
 from secateur.recovery.distillation import distillation_objective, sample_batch
@@ -144,10 +144,10 @@ class TrainingLoop:
             output = call_model(self.model, batch)
             if self.settings.distill:
                 return distillation_objective(output, dense_output, batch.target)
-            return supervised(output, batch.target).mean()
+            return supervised_losses(output, batch.target).mean()
 
     def _dense_output(self, batch: Batch) -> Any:
-        with preserved(self.dense):
+        with isolated_evaluation(self.dense):
             return call_model(self.dense, batch)
 
     def _compute_fingerprint(self) -> str:

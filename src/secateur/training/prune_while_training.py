@@ -12,7 +12,7 @@ from secateur.data.model_inputs import device_of
 from secateur.entry import entry_point
 from secateur.errors import DataError, OptionError
 from secateur.evaluation.outputs import is_logits, main_output
-from secateur.graph.contexts import preserved, run_module
+from secateur.graph.contexts import isolated_evaluation, run_module
 from secateur.graph.model_copies import copy_model
 from secateur.importance.registry import CriterionLike, find_criterion
 from secateur.importance.scores import GroupScores, Scores
@@ -142,7 +142,7 @@ def _with_targets(session: TrainingSession, towards: str) -> list[Batch]:
             continue
         if towards == "labels":
             raise DataError("towards='labels' needs labels; give (inputs, target) batches, or towards='dense'")
-        with preserved(session.dense):
+        with isolated_evaluation(session.dense):
             output = run_module(session.dense, on_device(batch, device_of(session.dense)))
         if not is_logits(output):
             raise DataError(

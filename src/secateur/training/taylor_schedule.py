@@ -12,7 +12,7 @@ from secateur.allocation.remaining_fractions import fractions, fractions_of
 from secateur.coupling.network import Group
 from secateur.coupling.plan import Budget, Plan
 from secateur.errors import BudgetError, SurgeryError, TraceError
-from secateur.graph.wrappers import unwrapped
+from secateur.graph.wrappers import unwrap_model
 from secateur.importance.registry import CriterionLike, find_criterion
 from secateur.importance.score import score
 from secateur.options.call_checks import checked_calls
@@ -108,7 +108,7 @@ class TaylorSchedule(TrainingMethod):
     ) -> None:
         self.keep = _checked_budget(keep, every, decay, round_to)
         check_option("units_per_step", units_per_step)
-        super().__init__(unwrapped(model), optimizer)
+        super().__init__(unwrap_model(model), optimizer)
         self.every, self.decay, self.floor, self.round_to = every, decay, floor, round_to
         self.by, self.data = by, data
         if by is not None:

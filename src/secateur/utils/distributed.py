@@ -89,16 +89,18 @@ def exchange(label: str, payload: Any = None, failure: Exception | None = None) 
         ProcessError: another process failed, has ended, or does something else.
         SecateurError: another process raised it.
     """
-    messages = _gathered(label, payload, failure)
+    messages = _gather_messages(label, payload, failure)
     if failure is not None:
-        raise _known(failure)
+        raise _mark_shared(failure)
     for number, message in enumerate(messages):
         if message.failure is not None:
-            raise _known(_failure_in(number, message))
+            raise _mark_shared(_failure_in(number, message))
     for number, message in enumerate(messages):
         if message.label != messages[0].label:
             labels = f"process {number} is at {message.label!r}, process 0 at {messages[0].label!r}"
-            raise _known(ProcessError(f"{labels}; call the same functions with the same arguments in every process"))
+            raise _mark_shared(
+                ProcessError(f"{labels}; call the same functions with the same arguments in every process")
+            )
     return [message.payload for message in messages]
 
 
@@ -115,7 +117,7 @@ def check_same_inputs(inputs: str) -> None:
         exchange(inputs)
 
 
-def _gathered(label: str, payload: Any, failure: Exception | None) -> list[_Message]:
+def _gather_messages(label: str, payload: Any, failure: Exception | None) -> list[_Message]:
     """Return the messages of all processes.
 
     Raises:
@@ -123,13 +125,15 @@ def _gathered(label: str, payload: Any, failure: Exception | None) -> list[_Mess
     """
     received: list[Any] = [None] * process_count()
     try:
-        distributed.all_gather_object(received, _packed(label, payload, failure), group=_active_group())
+        distributed.all_gather_object(received, _pack_message(label, payload, failure), group=_active_group())
     except RuntimeError as lost:
-        raise _known(ProcessError(f"another process ended before {label!r} was done; see its own error")) from lost
+        raise _mark_shared(
+            ProcessError(f"another process ended before {label!r} was done; see its own error")
+        ) from lost
     return [pickle.loads(packed) for packed in received]
 
 
-def _packed(label: str, payload: Any, failure: Exception | None) -> bytes:
+def _pack_message(label: str, payload: Any, failure: Exception | None) -> bytes:
     """Return a message as bytes; results that can't be sent are a failure of this process."""
     try:
         is_named = failure is None or isinstance(failure, SecateurError)
@@ -149,7 +153,7 @@ def _failure_in(number: int, message: _Message) -> Exception:
     return ProcessError(f"process {number} failed at {message.label!r}: {message.failure}")
 
 
-def _known(failure: Exception) -> Exception:
+def _mark_shared(failure: Exception) -> Exception:
     """Record that all processes raise a failure, and return it."""
     shared = shared_work.get()
     if shared is not None:

@@ -96,7 +96,7 @@ def _group_folders(root: Path) -> Iterator[tuple[str, Path, Path]]:
         version, _, options = about.split(" ", 2)
         is_memory = version == "cgroup2" or (version == "cgroup" and "memory" in options.split(","))
         if is_memory and version in paths:
-            mounted, point = (_unescaped(field) for field in fields.split()[3:5])
+            mounted, point = (_unescape(field) for field in fields.split()[3:5])
             top = root / point.lstrip("/")
             yield version, top / _below(paths[version], mounted), top
 
@@ -108,7 +108,7 @@ def _below(path: str, mounted: str) -> PurePosixPath:
     return group.relative_to(mounted) if is_below else PurePosixPath()
 
 
-def _unescaped(field: str) -> str:
+def _unescape(field: str) -> str:
     return ESCAPED.sub(lambda code: chr(int(code[1], 8)), field)
 
 

@@ -314,7 +314,7 @@ def test_the_choices_are_those_of_the_packages() -> None:
     assert ("auto", *ORDERS) == completion.ALLOCATIONS
     assert (*CLOSED_FORM, *TRAINED, "none") == completion.REPAIRS
     assert completion.TARGETS == TARGETS
-    assert completion.completing(completion.registered_criteria)("taylor-s") == ["taylor-signed"]
+    assert completion.completer(completion.registered_criteria)("taylor-s") == ["taylor-signed"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import secateur as sc
 from secateur.data.batch import Batch
 from secateur.graph import decomposed_operators
 from secateur.graph.export import export_program
-from secateur.graph.export_kernels import SHAPE_KERNELS, shapes_not_cached
+from secateur.graph.export_kernels import SHAPE_KERNELS, without_shape_cache
 from secateur.graph.program import OpFn, OpOverride
 from secateur.surgery.trial_cut import TrialCutter
 
@@ -183,7 +183,7 @@ def test_torch_is_as_it_was_after_an_export_that_fails() -> None:
         export_program(Refusing(), Batch((torch.randn(2, 3),), {}))
     assert {operator: dict(operator.py_kernels) for operator in SHAPE_KERNELS} == kernels
     assert dynamo_config.fake_tensor_cache_enabled == cached
-    with shapes_not_cached(symbolic=True):
+    with without_shape_cache(symbolic=True):
         assert not dynamo_config.fake_tensor_cache_enabled
     assert dynamo_config.fake_tensor_cache_enabled == cached
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur.graph.contexts import preserved
+from secateur.graph.contexts import isolated_evaluation
 
 
 class CallCounter(nn.Module):
@@ -36,7 +36,7 @@ def test_buffers_that_the_code_changes_and_then_replaces_are_restored() -> None:
 
 def test_tensors_that_are_plain_attributes_are_restored() -> None:
     model = CallCounter()
-    with preserved(model):
+    with isolated_evaluation(model):
         model.seen += 1
     assert float(model.seen) == 0
 
@@ -53,7 +53,7 @@ def test_tensors_that_are_plain_attributes_are_restored() -> None:
 def test_tensors_of_any_kind_may_be_plain_attributes(tensor: Tensor) -> None:
     model = CallCounter()
     model.table = tensor
-    with preserved(model):
+    with isolated_evaluation(model):
         model.seen += 1
     assert model.table is tensor
     assert float(model.seen) == 0
@@ -61,7 +61,7 @@ def test_tensors_of_any_kind_may_be_plain_attributes(tensor: Tensor) -> None:
 
 def test_an_expanded_buffer_that_the_code_changes_is_restored() -> None:
     model = CallCounter()
-    with preserved(model):
+    with isolated_evaluation(model):
         model.scales[:, :1].fill_(2)
     assert torch.equal(model.scales, torch.full((1, 8), 0.5))
     assert model.scales.stride(1) == 0

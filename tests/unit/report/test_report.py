@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import secateur as sc
 from expected_warnings import untrained_networks
-from secateur.files.records import read_record, sealed
+from secateur.files.records import read_record, with_digest
 from secateur.report.saved_report import _figures, saved_report
 from secateur.report.schema import SavedReport, SavedReport2, SavedSettings2
 from secateur.report.text import report_text
@@ -146,6 +146,6 @@ def test_reports_of_earlier_versions_are_read_under_the_names_of_today(tmp_path:
     before, effective = former.split('"effective"')
     former = f'{before}"effective"{effective.replace("kept", "left", 1)}'
     file = tmp_path / "former.json"
-    file.write_bytes(sealed(former[: former.rindex(',\n "checksum"')].encode() + b"}"))
+    file.write_bytes(with_digest(former[: former.rindex(',\n "checksum"')].encode() + b"}"))
     record = read_record(file, (SavedReport, SavedReport2))
     assert isinstance(record.settings, SavedSettings2) and report_text(_figures(record)) == text

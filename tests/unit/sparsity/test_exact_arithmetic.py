@@ -15,7 +15,7 @@ from secateur.sparsity.pivoting.search import align_orders, pivot_obliviously
 from secateur.sparsity.spp.budget import MacBudget, prune_counts
 from secateur.sparsity.spp.columns import Columns, columns_of
 from secateur.sparsity.spp.layer_selection import layers_to_prune
-from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, labels_of, projected
+from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, labels_of, project
 from secateur.sparsity.unification.layer_state import LayerState, start_state
 
 
@@ -101,7 +101,7 @@ def test_a_search_that_ends_early_is_not_called_locally_optimal(monkeypatch: pyt
 def test_the_projection_counts_no_padding() -> None:
     """The last block of a row of 3 in blocks of 2 has one weight: its mean is that weight, its spread is zero."""
     blocks, weight = Blocks((1, 3), (1, 2)), torch.tensor([[1.0, -3.0, 4.0]])
-    assert projected(blocks, weight, torch.tensor([UNIFIED, UNIFIED])).tolist() == [[2.0, -2.0, 4.0]]
+    assert project(blocks, weight, torch.tensor([UNIFIED, UNIFIED])).tolist() == [[2.0, -2.0, 4.0]]
     assert labels_of(blocks, weight, 0.0, 0.5).tolist() == [FREE, UNIFIED]
     assert labels_of(blocks, weight, 0.5, 1.0).tolist() == [PRUNED, UNIFIED]  # no block is both
 

@@ -13,9 +13,9 @@ from secateur.sparsity.packed_layers.unified_layers import SharedConvolution, Sh
 from secateur.sparsity.unification.blocks import (
     UNIFIED,
     Blocks,
-    found_labels,
+    existing_labels,
     labels_of,
-    projected,
+    project,
 )
 
 
@@ -27,7 +27,7 @@ def test_shared_magnitudes_compute_what_the_dense_layer_does(width: int, bias: b
     dense = nn.Linear(37, 20, bias=bias)
     blocks, weight = Blocks((20, 37), (1, width)), dense.weight.detach().clone()
     for pruned, unified in ((0.4, 0.4), (0.5, 0.5), (0.0, 0.0), (1.0, 0.0)):
-        placed = projected(blocks, weight, labels_of(blocks, weight, pruned, unified))
+        placed = project(blocks, weight, labels_of(blocks, weight, pruned, unified))
         with torch.no_grad():
             dense.weight.copy_(placed)
         shared = SharedLinear(dense, width)
@@ -53,11 +53,11 @@ def test_shared_convolutions_compute_what_the_dense_ones_do(options: dict[str, A
     for width, (pruned, unified) in itertools.product((2, 4), ((0.3, 0.4), (0.5, 0.5), (0.0, 0.0), (1.0, 0.0))):
         blocks = Blocks(tuple(weight.shape), (1, width, 1, 1))
         with torch.no_grad():
-            dense.weight.copy_(projected(blocks, weight, labels_of(blocks, weight, pruned, unified)))
+            dense.weight.copy_(project(blocks, weight, labels_of(blocks, weight, pruned, unified)))
         shared = SharedConvolution(dense, width)
         if pruned + unified == 1:  # a magnitude for each block
             count = sum(len(shared.magnitudes(number).values()) for number in range(weight[0, 0].numel()))
-            assert count == int((found_labels(blocks, dense.weight) == UNIFIED).sum())
+            assert count == int((existing_labels(blocks, dense.weight) == UNIFIED).sum())
         for x in (torch.randn(3, 10, 9, 10), torch.randn(1, 10, 7, 7), torch.randn(10, 9, 9)):
             assert torch.allclose(copy.deepcopy(shared)(x), dense(x), atol=1e-5)
 
@@ -71,7 +71,7 @@ def test_a_network_takes_shared_magnitudes_only_where_they_are_faster_and_comput
         for name, shape in shapes.items():
             weight = model.get_parameter(name)
             blocks = Blocks(tuple(weight.shape), shape)
-            weight.copy_(projected(blocks, weight, labels_of(blocks, weight, 0.8, 0.2)))
+            weight.copy_(project(blocks, weight, labels_of(blocks, weight, 0.8, 0.2)))
     fast, chosen = unified_fast_network(model, x, shapes)
     runs = {"0.weight": (), "2.weight": (2, 4), "4.weight": (2, 4, 8)}
     assert all(chosen[name] in ("dense", *(f"shared {run}" for run in widths)) for name, widths in runs.items())

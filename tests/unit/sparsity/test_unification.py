@@ -15,9 +15,9 @@ from secateur.sparsity.unification.blocks import (
     PRUNED,
     UNIFIED,
     Blocks,
-    found_labels,
+    existing_labels,
     labels_of,
-    projected,
+    project,
 )
 from secateur.sparsity.unification.result import count_blocks
 from secateur.sparsity.unification.shapes import block_shapes
@@ -37,7 +37,7 @@ def test_the_best_value_is_the_mean_of_the_absolute_ones() -> None:
     """And the signs stay; zero counts as plus. No other value or signs are nearer."""
     x = torch.tensor([[1.0, -3.0, 0.0, 2.0]])
     blocks = Blocks((1, 4), (1, 4))
-    unified = projected(blocks, x, torch.tensor([UNIFIED]))
+    unified = project(blocks, x, torch.tensor([UNIFIED]))
     assert unified.tolist() == [[1.5, -1.5, 1.5, 1.5]]
     least = float((unified - x).square().sum())
     for value, signs in itertools.product(torch.linspace(0, 3, 31).tolist(), itertools.product((1, -1), repeat=4)):
@@ -52,7 +52,7 @@ def test_the_weakest_blocks_go_and_the_evenest_of_the_others_are_unified() -> No
     assert labels.tolist() == [PRUNED, UNIFIED, FREE, PRUNED]
     everything = labels_of(Blocks((1, 7), (1, 2)), x, 0.0, 1.0)
     assert everything.tolist() == [UNIFIED] * 4
-    assert projected(Blocks((1, 7), (1, 2)), x, everything)[0, 6] == x[0, 6]  # alone in its block: its own mean
+    assert project(Blocks((1, 7), (1, 2)), x, everything)[0, 6] == x[0, 6]  # alone in its block: its own mean
 
 
 def test_inner_layers_by_default_and_others_by_name() -> None:
@@ -91,7 +91,7 @@ def test_the_multiplier_keeps_its_meaning_when_rho_grows() -> None:
     state = unification.layers[0]
     labels = state.labels
     w = state.weight.detach().clone()
-    gap = state.dual + w - projected(state.blocks, w + state.dual, labels_of(state.blocks, w + state.dual, 0.5, 0.5))
+    gap = state.dual + w - project(state.blocks, w + state.dual, labels_of(state.blocks, w + state.dual, 0.5, 0.5))
     with torch.no_grad():
         unification._update()
     assert unification.rho == 0.2 and torch.allclose(state.dual, gap / 2) and len(labels) == state.blocks.count
@@ -107,7 +107,7 @@ def test_hard_steps_keep_zeros_signs_and_one_magnitude(make: Any) -> None:
     before = {state.name: state.weight.detach().clone() for state in unification.layers}
     train_steps(model, optimizer, 5, 20)
     for state in unification.layers:
-        assert torch.equal(found_labels(state.blocks, state.weight), labels[state.name])
+        assert torch.equal(existing_labels(state.blocks, state.weight), labels[state.name])
         unified = state.blocks.cut(state.weight.detach())[labels[state.name] == UNIFIED]
         unified_signs = state.blocks.cut(signs[state.name])[labels[state.name] == UNIFIED]
         assert torch.equal(unified.sign(), unified_signs)

@@ -42,9 +42,9 @@ def test_a_group_that_fails_with_means_alone_is_frozen(monkeypatch: pytest.Monke
     model, network = two_groups()
     monkeypatch.setattr(validate, "pass_together", lambda *_: False)
     trials = WrittenTrials(model, lambda kept, means: bool(means) and "2" in kept)
-    assert [group.name for group in validate._validated(trials, network, 0).groups] == ["0"]
+    assert [group.name for group in validate._validate(trials, network, 0).groups] == ["0"]
     trials = WrittenTrials(model, lambda kept, means: False)
-    assert [group.name for group in validate._validated(trials, network, 0).groups] == ["0", "2"]
+    assert [group.name for group in validate._validate(trials, network, 0).groups] == ["0", "2"]
 
 
 def test_programs_that_pass_for_all_groups_are_not_sought_for_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from secateur.errors import DataError, NameMatchError
-from secateur.options import described
+from secateur.options import kind_text
 from secateur.utils.failure_text import failure_text
 
 Aggregate = Callable[[Tensor, Tensor], Tensor]
@@ -108,7 +108,7 @@ def _checked_scores(scores: object, units: int) -> Tensor:
         DataError: it is not one finite score per unit.
     """
     if not isinstance(scores, Tensor) or scores.shape != (units,):
-        result = f"a tensor of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else described(scores)
+        result = f"a tensor of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else kind_text(scores)
         raise DataError(f"aggregate= gave {result} where one score per unit, a tensor of shape ({units},), is needed")
     if not bool(torch.isfinite(scores).all()):
         raise DataError(f"aggregate= gave NaN or infinity for {int((~torch.isfinite(scores)).sum())} of {units} units")

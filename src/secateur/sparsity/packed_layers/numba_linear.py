@@ -45,9 +45,9 @@ class LoopedLinear(TiledLinear):
         recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         if learns or recorded or x.dtype != torch.float32 or x.device.type != "cpu":
             return super().forward(x)
-        from secateur.sparsity.packed_layers.numba_loops import multiplied  # noqa: PLC0415 (numba need not be there)
+        from secateur.sparsity.packed_layers.numba_loops import multiply_blocks  # noqa: PLC0415 (numba need not be there)
 
-        result = torch.from_numpy(multiplied(self.in_order(x).contiguous().numpy(), *self._operands()))
+        result = torch.from_numpy(multiply_blocks(self.in_order(x).contiguous().numpy(), *self._operands()))
         return result[:, : self.outputs].reshape(*x.shape[:-1], self.outputs)
 
     def __getstate__(self) -> dict[str, Any]:

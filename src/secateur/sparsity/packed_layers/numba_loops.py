@@ -10,7 +10,7 @@ Array = NDArray[Any]
 FEW = 16  # examples: below, vectors lie along the outputs; from there on along the examples
 
 
-def multiplied(x: Array, weight: Array, read: Array, bias: Array, wide: int) -> Array:
+def multiply_blocks(x: Array, weight: Array, read: Array, bias: Array, wide: int) -> Array:
     """Multiply inputs by packed blocks.
 
     Args:
@@ -28,7 +28,7 @@ def multiplied(x: Array, weight: Array, read: Array, bias: Array, wide: int) -> 
     return outputs
 
 
-def _outputs(x: Array, weight: Array, read: Array, bias: Array, wide: int) -> Array:
+def _loop_along_outputs(x: Array, weight: Array, read: Array, bias: Array, wide: int) -> Array:
     down, deep, high = weight.shape
     most = deep // wide
     result = np.empty((len(x), down * high), x.dtype)
@@ -52,7 +52,7 @@ def _outputs(x: Array, weight: Array, read: Array, bias: Array, wide: int) -> Ar
     return result
 
 
-def _examples(x: Array, weight: Array, read: Array, bias: Array, wide: int) -> Array:
+def _loop_along_examples(x: Array, weight: Array, read: Array, bias: Array, wide: int) -> Array:
     down, deep, high = weight.shape
     most = deep // wide
     result = np.empty((len(x), down * high), x.dtype)
@@ -88,5 +88,5 @@ def _examples(x: Array, weight: Array, read: Array, bias: Array, wide: int) -> A
 
 
 # Sums may be reordered, as by every product of matrices; NaN and infinities are preserved.
-_along_outputs: Any = njit(fastmath={"contract", "reassoc"}, error_model="numpy", nogil=True)(_outputs)
-_along_examples: Any = njit(fastmath={"contract", "reassoc"}, error_model="numpy", nogil=True)(_examples)
+_along_outputs: Any = njit(fastmath={"contract", "reassoc"}, error_model="numpy", nogil=True)(_loop_along_outputs)
+_along_examples: Any = njit(fastmath={"contract", "reassoc"}, error_model="numpy", nogil=True)(_loop_along_examples)

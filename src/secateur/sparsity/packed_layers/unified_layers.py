@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from secateur.sparsity.packed_layers.gathered_conv import padding_around
-from secateur.sparsity.unification.blocks import FREE, UNIFIED, Blocks, found_labels, signs
+from secateur.sparsity.unification.blocks import FREE, UNIFIED, Blocks, existing_labels, signs
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class SharedEntries:
 def shared_entries(matrix: Tensor, width: int) -> SharedEntries:
     """Return the entries of a matrix (rows, columns) by runs of a width."""
     blocks = Blocks(tuple(matrix.shape), (1, width))
-    values, labels = blocks.cut(matrix), found_labels(blocks, matrix).to(matrix.device)
+    values, labels = blocks.cut(matrix), existing_labels(blocks, matrix).to(matrix.device)
     numbers = torch.arange(blocks.count, device=matrix.device)
     row, run = numbers // blocks.grid[1], numbers % blocks.grid[1]
     unified = labels == UNIFIED

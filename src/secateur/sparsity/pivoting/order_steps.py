@@ -25,7 +25,7 @@ def improved_order(
     start = orders[name]
     if _mass(name, assigned, matrices, orders, blocks, shape) > _mass(name, start, matrices, orders, blocks, shape):
         start = assigned
-    return _swapped(name, start, matrices, orders, blocks, shape)
+    return _swap_pairs(name, start, matrices, orders, blocks, shape)
 
 
 def assigned_order(
@@ -37,7 +37,7 @@ def assigned_order(
     size = len(orders[name])
     kept = np.zeros((size, size))  # (units, positions)
     for values, columns, turned_blocks, turned_shape in _uses(name, matrices, orders, blocks, shape):
-        kept += _kept(values[:, columns], turned_blocks, turned_shape)
+        kept += _kept_mass(values[:, columns], turned_blocks, turned_shape)
     units, positions = linear_sum_assignment(kept, maximize=True)
     order = np.empty(size, dtype=np.int64)
     order[positions] = units
@@ -55,7 +55,7 @@ def _uses(
             yield matrix.values.T, orders[matrix.rows], blocks[matrix.name].T, shape[::-1]
 
 
-def _kept(values: np.ndarray, blocks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def _kept_mass(values: np.ndarray, blocks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Return the mass that each row (its columns in order) would retain at each position (rows, positions)."""
     sums = np.add.reduceat(values, np.arange(0, values.shape[1], shape[1]), axis=1)  # (rows, block columns)
     at_block = sums @ blocks.T  # (rows, block rows)
@@ -86,7 +86,7 @@ def _inside(blocks: np.ndarray, size: tuple[int, ...], shape: tuple[int, int]) -
     return inside
 
 
-def _swapped(
+def _swap_pairs(
     name: str,
     order: np.ndarray,
     matrices: Sequence[Matrix],
@@ -114,9 +114,9 @@ def swap_gains(
     for matrix in matrices:
         ordered, chosen = matrix.ordered(orders), blocks[matrix.name]
         if matrix.rows == name:
-            gains += _row_gains(_kept(ordered, chosen, shape))
+            gains += _row_gains(_kept_mass(ordered, chosen, shape))
         if matrix.columns == name:
-            gains += _row_gains(_kept(ordered.T, chosen.T, shape[::-1]))
+            gains += _row_gains(_kept_mass(ordered.T, chosen.T, shape[::-1]))
         if matrix.rows == matrix.columns == name:
             gains += _corner_gains(ordered, _inside(chosen, ordered.shape, shape).astype(float))
     return gains

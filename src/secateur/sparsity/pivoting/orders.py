@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from secateur.coupling.network import Network
 from secateur.errors import SurgeryError
-from secateur.graph.contexts import preserved, run_module
+from secateur.graph.contexts import isolated_evaluation, run_module
 from secateur.masking.finite_weights import finite_weight
 from secateur.masking.linear_layers import LinearLayer
 from secateur.sparsity.pivoting.block_sums import Matrix
@@ -92,10 +92,10 @@ def fold_orders(model: nn.Module, network: Network, orders: Mapping[str, np.ndar
     for member in network.members:
         moves[member.tensor][member.axis] = _former_positions(member.units, target)
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    with preserved(model):
+    with isolated_evaluation(model):
         before = run_module(model, network.example)
     _move(tensors, moves)
-    with preserved(model):
+    with isolated_evaluation(model):
         gap, allowed = output_difference(run_module(model, network.example), before)
     if not gap <= allowed:
         back = {name: {axis: former.argsort() for axis, former in axes.items()} for name, axes in moves.items()}

@@ -108,7 +108,7 @@ def labels_of(blocks: Blocks, weight: Tensor, pruned: float, unified: float) -> 
     return labels
 
 
-def projected(blocks: Blocks, weight: Tensor, labels: Tensor) -> Tensor:
+def project(blocks: Blocks, weight: Tensor, labels: Tensor) -> Tensor:
     """Return the nearest weight of a structure: in a unified block the mean absolute value, with each weight's sign."""
     values = blocks.cut(weight)
     labels = labels.to(weight.device)
@@ -118,7 +118,7 @@ def projected(blocks: Blocks, weight: Tensor, labels: Tensor) -> Tensor:
     return blocks.join(structured.masked_fill((labels == PRUNED)[:, None], 0))
 
 
-def found_labels(blocks: Blocks, weight: Tensor) -> Tensor:
+def existing_labels(blocks: Blocks, weight: Tensor) -> Tensor:
     """Return the kinds of the blocks that a weight has already (blocks,)."""
     values, real = blocks.cut(weight.detach()), blocks.cut(torch.ones_like(weight.detach())) > 0
     size = values.abs()

@@ -21,7 +21,7 @@ from secateur.entry import entry_point
 from secateur.errors import NameMatchError
 from secateur.files import bytes_writer, write_file
 from secateur.options.call_checks import checked_calls
-from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, found_labels, signs
+from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, existing_labels, signs
 from secateur.sparsity.unification.compressed_file import MAGIC, STREAMS, check_blocks, read_compressed
 
 
@@ -103,7 +103,7 @@ def compressed_form(model: nn.Module, blocks: Mapping[str, tuple[int, ...]]) -> 
         else:
             entry |= _write_blocks(name, tensor, Blocks(tuple(tensor.shape), shape), streams, counts)
         entries.append(entry)
-    coded = {name: _coded(b"".join(chunks)) for name, chunks in streams.items()}
+    coded = {name: _compress(b"".join(chunks)) for name, chunks in streams.items()}
     header = {"tensors": entries, "streams": [[name, how, len(data)] for name, (how, data) in coded.items()]}
     text = json.dumps(header, separators=(",", ":")).encode()
     packed = lzma.compress(text, preset=9)
@@ -147,7 +147,7 @@ def _write_blocks(
     name: str, tensor: Tensor, blocks: Blocks, streams: dict[str, list[bytes]], counts: dict[int, int]
 ) -> dict[str, Any]:
     check_blocks(blocks, name)
-    values, labels = blocks.cut(tensor.detach().cpu()), found_labels(blocks, tensor)
+    values, labels = blocks.cut(tensor.detach().cpu()), existing_labels(blocks, tensor)
     real = blocks.cut(torch.ones(tensor.shape)) > 0
     for kind in counts:
         counts[kind] += int(real[labels == kind].sum())
@@ -171,6 +171,6 @@ def _as_bytes(tensor: Tensor) -> bytes:
     return flat.view(torch.uint8).view(-1, width).T.contiguous().numpy().tobytes() if flat.numel() else b""
 
 
-def _coded(data: bytes) -> tuple[str, bytes]:
+def _compress(data: bytes) -> tuple[str, bytes]:
     packed = lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
     return ("lzma", packed) if len(packed) < len(data) else ("raw", data)

@@ -78,11 +78,11 @@ def _header(content: bytes) -> tuple[Header, bytes]:
     length = int.from_bytes(content[:8], "little")
     if length > len(content) - 8:
         raise StorageError("its header is longer than the file")
-    text = _unpacked(content[8 : 8 + length], MOST_HEADER)
+    text = _unpack(content[8 : 8 + length], MOST_HEADER)
     return msgspec.json.decode(text, type=Header), content[8 + length :]
 
 
-def _unpacked(packed: bytes, most: int) -> bytes:
+def _unpack(packed: bytes, most: int) -> bytes:
     """Return the content that LZMA packed, if it is no longer than a limit.
 
     Raises:
@@ -137,6 +137,6 @@ def _streams(header: Header, body: bytes, size: int) -> dict[str, NumberStream]:
     streams, at = {}, 0
     for name, coding, length in header.streams:
         data = body[at : at + length]
-        streams[name] = NumberStream(_unpacked(data, size + blocks) if coding == "lzma" else data)
+        streams[name] = NumberStream(_unpack(data, size + blocks) if coding == "lzma" else data)
         at += length
     return streams

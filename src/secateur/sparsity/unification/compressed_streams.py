@@ -72,17 +72,17 @@ def read_tensor(entry: TensorEntry, streams: Mapping[str, NumberStream]) -> Tens
     real = blocks.cut(torch.ones(shape)) > 0
     values = torch.zeros(real.shape, dtype=kind)
     count = int(real[labels == UNIFIED].sum())
-    magnitudes = _counted(entry, entry.magnitudes, int((labels == UNIFIED).sum()), streams["magnitudes"])
+    magnitudes = _take_counted(entry, entry.magnitudes, int((labels == UNIFIED).sum()), streams["magnitudes"])
     packed = np.frombuffer(streams["signs"].take(-(-count // 8)), np.uint8)
     negative = torch.from_numpy(np.unpackbits(packed, count=count).astype(bool))
     shared = magnitudes.to(kind)[:, None].expand(-1, real.shape[1])[real[labels == UNIFIED]]
     values[real & (labels == UNIFIED)[:, None]] = torch.where(negative, -shared, shared)
-    free = _counted(entry, entry.free, int(real[labels == FREE].sum()), streams["free"])
+    free = _take_counted(entry, entry.free, int(real[labels == FREE].sum()), streams["free"])
     values[real & (labels == FREE)[:, None]] = free.to(kind)
     return blocks.join(values)
 
 
-def _counted(entry: TensorEntry, numbers: Numbers, count: int, stream: NumberStream) -> Tensor:
+def _take_counted(entry: TensorEntry, numbers: Numbers, count: int, stream: NumberStream) -> Tensor:
     """Take a number of entries from a stream.
 
     Raises:

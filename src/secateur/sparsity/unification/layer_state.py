@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import SurgeryError
-from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, labels_of, projected, signs
+from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, labels_of, project, signs
 
 
 @dataclass
@@ -49,13 +49,13 @@ class LayerState:
         """
         shifted = self.weight.detach() + self.dual
         self.labels = labels_of(self.blocks, shifted, pruned, unified)
-        self.auxiliary = projected(self.blocks, shifted, self.labels)
+        self.auxiliary = project(self.blocks, shifted, self.labels)
         self.dual = shifted - self.auxiliary
 
     def harden(self, pruned: float, unified: float) -> None:
         """Give the weight the structure that is nearest to it; arguments as `update` takes them."""
         self.labels = labels_of(self.blocks, self.weight, pruned, unified)
-        self.auxiliary = projected(self.blocks, self.weight.detach(), self.labels)
+        self.auxiliary = project(self.blocks, self.weight.detach(), self.labels)
         self.weight.copy_(self.auxiliary)
 
     def structured_gradient(self, gradient: Tensor) -> Tensor:
@@ -117,5 +117,5 @@ def start_state(name: str, weight: nn.Parameter, shape: tuple[int, ...], pruned:
     """
     blocks = Blocks(tuple(weight.shape), shape)
     labels = labels_of(blocks, weight.detach(), pruned, unified)
-    auxiliary = projected(blocks, weight.detach(), labels)
+    auxiliary = project(blocks, weight.detach(), labels)
     return LayerState(name, weight, blocks, labels, auxiliary, torch.zeros_like(auxiliary))

@@ -17,7 +17,7 @@ from secateur.options.call_checks import checked_calls
 from secateur.sparsity.packed_layers.unified_kernels import unified_kernels
 from secateur.sparsity.results import SparseResult
 from secateur.sparsity.saved_kernels import SavedKernels
-from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, found_labels
+from secateur.sparsity.unification.blocks import FREE, PRUNED, UNIFIED, Blocks, existing_labels
 from secateur.sparsity.unification.codec import Compressed, compressed_form
 
 BLOCKS_FILE = "model.blocks"
@@ -124,7 +124,7 @@ class UnifiedResult(SparseResult):
 def count_blocks(weight: Tensor, shape: tuple[int, ...]) -> BlockCounts:
     """Return the numbers of blocks of each kind in a weight, from its values."""
     blocks = Blocks(tuple(weight.shape), shape)
-    labels = found_labels(blocks, weight)
+    labels = existing_labels(blocks, weight)
     real = blocks.cut(torch.ones(weight.shape)) > 0  # (blocks, entries)
     sizes = real.sum(1)
     rows = real.view(blocks.count, shape[0], math.prod(shape[1:])).any(2).sum(1)

@@ -8,7 +8,7 @@ from torch import Tensor
 from secateur.errors import BudgetError
 from secateur.options import is_block_shape
 from secateur.options.globs import match_globs
-from secateur.sparsity.unification.blocks import Blocks, labels_of, projected
+from secateur.sparsity.unification.blocks import Blocks, labels_of, project
 
 DEFAULT_SHAPE = (1, 8)
 MOST_PADDING = 1.1  # how many times more blocks than without padding a candidate may have
@@ -80,7 +80,7 @@ def candidate_shapes(weight: Tensor, size: int) -> list[tuple[int, ...]]:
 def distortion(weight: Tensor, shape: tuple[int, ...], pruned: float, unified: float) -> float:
     """Return the squared distance of a weight from the nearest one of that structure, as a part of its own square."""
     blocks, values = Blocks(tuple(weight.shape), shape), weight.detach().double()
-    nearest = projected(blocks, values, labels_of(blocks, values, pruned, unified))
+    nearest = project(blocks, values, labels_of(blocks, values, pruned, unified))
     return float((values - nearest).square().sum() / values.square().sum().clamp_min(1e-300))
 
 

@@ -49,6 +49,6 @@ def marginals(order: Tensor, surplus: Tensor) -> Tensor:
     return shares
 
 
-def paired(coalitions: Tensor) -> Tensor:
+def with_complements(coalitions: Tensor) -> Tensor:
     """Return each coalition followed by its complement."""
     return torch.stack([coalitions, ~coalitions], 1).flatten(0, 1)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.importance.shapley.samplers.base import paired
+from secateur.importance.shapley.samplers.base import with_complements
 
 MAX_LISTED = 20_000
 MAX_COUNTED = 1 << 53
@@ -33,13 +33,13 @@ def distinct_pairs(players: int, pairs: int, generator: torch.Generator) -> Pair
     """Draw pairs without repeats, about as many of each size, or all that exist of it."""
     existing = np.array([_pairs_of(players, size) for size in range(1, players // 2 + 1)])
     shares = np.array([0.5 if 2 * size == players else 1.0 for size in range(1, players // 2 + 1)])
-    counts = _rounded(_distributed(shares, existing, pairs), generator)
+    counts = _round_at_random(_distribute_pairs(shares, existing, pairs), generator)
     counts = np.minimum(counts, existing).astype(int)
     subsets = [_subsets(players, size, int(count), generator) for size, count in enumerate(counts, 1) if count]
     sizes = np.repeat(np.arange(1, len(counts) + 1), counts)
     order = torch.randperm(len(sizes), generator=generator)  # neighbours will share examples
     count_of_size = torch.from_numpy(counts[sizes - 1])
-    return Pairs(paired(torch.cat(subsets)[order]), torch.from_numpy(sizes)[order], count_of_size[order])
+    return Pairs(with_complements(torch.cat(subsets)[order]), torch.from_numpy(sizes)[order], count_of_size[order])
 
 
 def _pairs_of(players: int, size: int) -> float:
@@ -48,7 +48,7 @@ def _pairs_of(players: int, size: int) -> float:
     return float(pairs) if pairs < MAX_COUNTED else math.inf
 
 
-def _distributed(shares: np.ndarray, existing: np.ndarray, total: float) -> np.ndarray:
+def _distribute_pairs(shares: np.ndarray, existing: np.ndarray, total: float) -> np.ndarray:
     """Return the number of pairs of each size, in proportion to the shares, but never more than exist."""
     counts, is_open = np.zeros(len(shares)), np.ones(len(shares), bool)
     for _ in shares:
@@ -63,7 +63,7 @@ def _distributed(shares: np.ndarray, existing: np.ndarray, total: float) -> np.n
     return counts
 
 
-def _rounded(amounts: np.ndarray, generator: torch.Generator) -> np.ndarray:
+def _round_at_random(amounts: np.ndarray, generator: torch.Generator) -> np.ndarray:
     """Round amounts at random to integers of the same expectations, and of the same sum within one."""
     start = float(torch.rand(1, dtype=torch.float64, generator=generator))
     return np.diff(np.floor(np.concatenate([[0.0], np.cumsum(amounts)]) + start + 1e-9))

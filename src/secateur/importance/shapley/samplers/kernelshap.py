@@ -2,7 +2,7 @@
 
 import torch
 
-from secateur.importance.shapley.samplers.base import CoalitionDesign, paired
+from secateur.importance.shapley.samplers.base import CoalitionDesign, with_complements
 from secateur.importance.shapley.samplers.regression import solution
 
 PAIRS_PER_PLAYER = 5
@@ -10,7 +10,7 @@ PAIRS_PER_PLAYER = 5
 
 def kernelshap(players: int, generator: torch.Generator) -> CoalitionDesign:
     """Draw ten coalitions for each player, by the kernel's weight of their size, each with its complement."""
-    coalitions = paired(drawn_by_kernel(players, PAIRS_PER_PLAYER * players, generator))
+    coalitions = with_complements(drawn_by_kernel(players, PAIRS_PER_PLAYER * players, generator))
     weights = torch.ones(len(coalitions), dtype=torch.float64)
     return CoalitionDesign(coalitions, lambda surplus: solution(coalitions, weights, surplus), free=True)
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from secateur.importance.shapley.samplers.base import CoalitionDesign, paired
+from secateur.importance.shapley.samplers.base import CoalitionDesign, with_complements
 from secateur.importance.shapley.samplers.kernelshap import of_sizes
 
 PAIRS_PER_PLAYER = 4
@@ -13,10 +13,10 @@ def svarm(players: int, generator: torch.Generator) -> CoalitionDesign:
 
     The surplus of a stratum without coalitions is taken for zero.
     """
-    coalitions = paired(torch.eye(players, dtype=torch.bool))
+    coalitions = with_complements(torch.eye(players, dtype=torch.bool))
     if players > 3:
         sizes = torch.randint(2, players - 1, (PAIRS_PER_PLAYER * players,), generator=generator)
-        coalitions = torch.cat([coalitions, paired(of_sizes(players, sizes, generator))])
+        coalitions = torch.cat([coalitions, with_complements(of_sizes(players, sizes, generator))])
     coalitions = coalitions[:2] if players == 2 else coalitions  # one player and all but one are the same
     by_size = torch.nn.functional.one_hot(coalitions.sum(1), players + 1).double()  # (coalitions, sizes)
     members = coalitions.double()
