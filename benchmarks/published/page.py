@@ -8,7 +8,7 @@ from rows import read_rows
 
 from published.allocation_tables import chosen_table, excess_table, version_table
 from published.methods import BOUND, LABELS
-from published.page_texts import ALLOCATIONS, ALONE, INTRODUCTION, REASONS, VERSIONS
+from published.page_texts import ALLOCATIONS, ALONE, INTRODUCTION, REASONS, SCALE, VERSIONS
 from published.photo_tables import is_of_photos, photo_sections
 
 GOALS = {
@@ -38,7 +38,7 @@ def write_published_page(rows: Path, allocations: Path, folder: Path) -> None:
     of_dense = {row["network"]: row for row in known if row["method"] == "dense" and is_of_photos(row["network"])}
     sections += photo_sections(of_dense.values(), list(latest.values()))
     sections += _dense_alone(dense, latest.values())
-    sections.append(f"{_goals_table(dense, latest.values())}\n{REASONS}")
+    sections += [f"{_goals_table(dense, latest.values())}\n{REASONS}", SCALE]
     failed = {(row["network"], row["method"]): row["error"] for row in known if "error" in row}
     sections += [f"{LABELS[method]} fails on {network}: `{error}`\n" for (network, method), error in failed.items()]
     if allocations.exists():

@@ -9,7 +9,9 @@ One run on one thread produced this page:
 Some sections come from further runs. The section on scaling was measured again by itself, with `--scaling`, after a
 fault in the memory of the errors was corrected. The sections on bfloat16 and compilers and on the whole network's game
 come from `--precision` and `--owen`. The curves are drawn from the table at the end, also by `--curves`. The sections
-on published estimators, on the game after a refit and on throughput are from version 0.12.0.
+on published estimators, on the game after a refit and on throughput are from version 0.12.0 and its source on the way.
+The rows of the first two name the processor: an AMD EPYC (torch 2.13.0), and for two thirds of the rows of the game
+after a refit an Intel Xeon (torch 2.11.0). The others are from one thread of an x86-64 machine.
 
 There are two networks: a VGG-like one (`benchmarks/networks/vgg.py`, 92.8 % on Fashion-MNIST) and the residual network
 of the demo. The data are 256 (or 1,000) labelled test images. The loss is the cross entropy, the ablation is by zero,

@@ -105,12 +105,21 @@ def quality_bound(keep: Budget) -> str | None:
 
 
 def check_metric_bound(keep: Budget, metric: object) -> None:
-    """Check that there is a metric where the budget is a bound on it.
+    """Check that there is a metric where the budget is a bound on it, and that the bound's sign is that of a loss.
 
     Raises:
-        BudgetError: there is none.
+        BudgetError: there is none; or the bound limits how much the metric may gain, by its `higher_is_better`.
     """
-    if METRIC in keep and metric is None:
+    if METRIC not in keep:
+        return
+    is_higher_better, bound = getattr(metric, "higher_is_better", None), keep[METRIC]
+    if is_higher_better is not None and bool(is_higher_better) == (bound > 0):
+        direction, allowed = ("larger", "decrease") if is_higher_better else ("smaller", "increase")
+        raise BudgetError(
+            f"keep={dict(keep)} would allow any loss: {direction} values of this metric are better by its attribute "
+            f"higher_is_better; give {{'metric': {-bound:g}}}, the largest {allowed}"
+        )
+    if metric is None:
         raise BudgetError(
             f"keep={dict(keep)} is a bound on the metric: give metric=, a function of outputs and targets; a negative "
             "bound is the largest decrease that is allowed, a positive one the largest increase"

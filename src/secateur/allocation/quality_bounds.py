@@ -20,9 +20,11 @@ from secateur.errors import BudgetError
 from secateur.evaluation.changes import Change
 from secateur.evaluation.class_hits import class_hits, top_classes
 from secateur.evaluation.losses import Loss
+from secateur.evaluation.metric_checks import check_dense_value
 from secateur.evaluation.metrics import Metric, MetricMeter, metric_change
 from secateur.evaluation.output_pairs import OutputPair
 from secateur.evaluation.targets import IGNORED
+from secateur.utils.collected_warnings import warn
 from secateur.utils.progress import track
 
 STEPS = 7
@@ -58,7 +60,19 @@ def smallest_plan_within(search: PlanSearch, unit: str, limit: float) -> Plan:
             f"keep={{{unit!r}: {limit:g}}} can't be met: with {low:.0%} of the MACs it changes by {change.mean:+z.4f} "
             f"on {change.examples} examples; allow more, or give more examples"
         )
+    assert smallest.change is not None
+    _warn_if_contrary(smallest.change)
     return smallest
+
+
+def _warn_if_contrary(change: MetricChange) -> None:
+    """Warn if a metric changes by more than its bound in the other direction: the bound's sign may be the wrong one."""
+    if change.unit == METRIC and change.mean * change.asked < 0 and abs(change.mean) > abs(change.asked):
+        falls, better = ("falls", "larger") if change.mean < 0 else ("rises", "smaller")
+        warn(
+            f"the metric {falls} by {abs(change.mean):.4g}, and keep={{'metric': {change.asked:g}}} bounds the other "
+            f"direction alone; if {better} values are better, give {{'metric': {-change.asked:g}}}"
+        )
 
 
 def _reachable(search: PlanSearch, macs: float, allocation: Allocation) -> float:
@@ -103,13 +117,18 @@ def _numbers_of(simulator: PlanSimulator, plan: Plan, unit: str, config: PruneCo
 
 
 def _metric_change(pairs: Iterable[OutputPair], metric: Metric | None) -> tuple[Change, int]:
-    """Return the change of the user's metric, and the number of examples."""
+    """Return the change of the user's metric, and the number of examples.
+
+    Raises:
+        DataError: the metric of the dense network has no value.
+    """
     assert metric is not None
     meter, count = MetricMeter(metric), 0
     for pair in pairs:
         meter.add(pair.batch, (pair.dense, pair.small), pair.dense)
         count += pair.examples
     dense, small = meter.results()
+    check_dense_value(metric, dense, f"{count} examples held out to judge plans by")
     return metric_change(dense, small), count
 
 

@@ -20,6 +20,7 @@ from secateur.errors import DataError
 from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.channel_steps import AUTO
 from secateur.evaluation.evaluate import evaluate
+from secateur.evaluation.metric_checks import check_dense_value
 from secateur.evaluation.metrics import MetricValues, is_higher_better, metric_name
 from secateur.evaluation.report_split import ReportExamples, split_examples
 from secateur.files.state_memo import StateMemo, key_of
@@ -59,7 +60,10 @@ class ComparisonTrials:
         self._model, self._calibration, self._config = model, calibration, config
         self._results = results or StateMemo()
         self._tests = [on_device(batch, calibration.network.device) for batch in tests]
-        self.dense = self._metrics(model)
+        with own_warnings_dropped():  # a metric without a value is refused below
+            self.dense = self._metrics(model)
+        if config.metric is not None and self.dense.metric is not None:
+            check_dense_value(config.metric, self.dense.metric.values, f"{len(self.dense.losses)} examples held out")
         self.trials: list[ComparisonTrial] = []
         self.scores: dict[str, Scores] = {}
 

@@ -11,6 +11,7 @@ from secateur.data.batch import Batch
 from secateur.evaluation.changes import Change
 from secateur.evaluation.dense_outputs import DenseOutputs
 from secateur.evaluation.losses import Loss
+from secateur.evaluation.metric_checks import warn_without_value
 from secateur.evaluation.metrics import Metric, MetricMeter, MetricValues, metric_change
 from secateur.evaluation.output_pairs import OutputPair
 from secateur.evaluation.records import Latency, Metrics
@@ -85,6 +86,8 @@ def evaluate(
                 meter.add(pair.batch, (pair.dense, pair.small), pair.dense)
     dense_rows, small_rows = torch.cat(rows, 2)  # (measures, examples) each
     dense_metric, small_metric = (None, None) if meter is None else meter.results()
+    if metric is not None and dense_metric is not None and small_metric is not None:
+        warn_without_value(metric, dense_metric, small_metric)
     dense_measures, small_measures = ExampleMeasures(*dense_rows), ExampleMeasures(*small_rows)
     return replace(dense_measures, metric=dense_metric), replace(small_measures, metric=small_metric)
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from secateur.data.batch import Batch, concat_batches, on_device
 from secateur.errors import DataError, SecateurError
@@ -36,10 +35,10 @@ class MetricValues:
     """A metric of one network on the examples.
 
     Args:
-        value: the metric on all examples.
+        value: the metric on all examples; NaN where it has no value for any of them.
         samples: values with this mean, whose spread gives the error: one for each example (examples,), NaN for those
             for which the metric has none, or where the metric is one number for all of them, the pseudo-values of
-            groups of examples (groups,).
+            groups of examples (groups,), all of which are NaN where the metric has no value without one of the groups.
     """
 
     value: float
@@ -84,7 +83,7 @@ class MetricMeter:
             dense: the dense network's, which stands in the place of targets where there are none.
 
         Raises:
-            DataError: the metric fails or gives something else than a number or one for each example.
+            DataError: the metric fails, or gives one value for each example for some batches only.
         """
         target, examples = metric_target(batch, dense), batch.size or 1
         if not self._collected:
@@ -118,15 +117,16 @@ class MetricMeter:
         numbers = torch.arange(count)
         rest = [self._number(merged.take(numbers[numbers * groups // count != group])) for group in range(groups)]
         without = torch.tensor(rest if groups > 1 else [value], dtype=torch.float64)  # (groups,)
-        return MetricValues(value, groups * value - (groups - 1) * without)
+        pseudo_values = groups * value - (groups - 1) * without
+        has_all = bool(pseudo_values.isfinite().all())
+        return MetricValues(value, pseudo_values if has_all else torch.full_like(pseudo_values, math.nan))
 
     def _number(self, batch: Batch) -> float:
         value = call_metric(self._metric, batch.args[0], batch.target)
-        if value.numel() != 1 or not math.isfinite(float(value)):
-            form = float(value) if value.numel() == 1 else tuple(value.shape)
+        if value.numel() != 1:
             raise DataError(
-                f"metric={metric_name(self._metric)} gave {form} for {batch.size} examples; let it return one finite "
-                "number, or one value per example"
+                f"metric={metric_name(self._metric)} gave {tuple(value.shape)} for {batch.size} examples; let it "
+                "return one number, or one value per example"
             )
         return float(value)
 
@@ -161,27 +161,3 @@ def _checked_values(value: Tensor, examples: int, is_single: bool) -> Tensor:
     """Return the values of a batch, (examples,): the mean where the batch is one example or can't be divided."""
     values = value.mean().reshape(1) if is_single and value.shape != (examples,) else value
     return values.reshape(-1)
-
-
-def check_metric(metric: Metric, examples: Sequence[tuple[Batch, Any]]) -> None:
-    """Check a metric on a few examples of each kind of batch.
-
-    Args:
-        metric: the function.
-        examples: some examples and the network's output for them.
-
-    Raises:
-        DataError: it fails, or gives something else than numbers.
-    """
-    for batch, output in {id(output): (batch, output) for batch, output in examples}.values():
-        target = metric_target(batch, output)
-        value = call_metric(metric, pytree.tree_map(_detached_leaf, output), target)
-        if value.numel() != 1 and value.shape != (batch.size,):
-            raise DataError(
-                f"metric={metric_name(metric)} gave {tuple(value.shape)} for {batch.size} examples; let it return one "
-                "number, or one value per example"
-            )
-
-
-def _detached_leaf(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value

@@ -16,7 +16,8 @@ from secateur.data.next_tokens import TOKENS
 from secateur.data.user_examples import UserExamples
 from secateur.errors import DataError, TargetError, TraceError
 from secateur.evaluation.losses import Loss
-from secateur.evaluation.metrics import Metric, check_metric
+from secateur.evaluation.metric_checks import check_metric
+from secateur.evaluation.metrics import Metric
 from secateur.graph.contexts import isolated_evaluation, run_module
 from secateur.graph.supported_models import unsupported_reason
 from secateur.importance.input_checks import EXAMPLE, check_inputs
@@ -90,7 +91,8 @@ def checked_data(
             for batch, (examples, _) in zip(checked, outputs, strict=True)
         ]
         if metric is not None and (checked is tests or bound == "metric"):  # nothing else computes it
-            check_metric(metric, outputs)
+            all_outputs = ((batch, _output_of(model, batch)) for batch in checked)
+            check_metric(metric, outputs, all_outputs, bound == "metric" and checked is batches)
         try:
             check_losses(outputs, checked, loss, use)
             if bound == "accuracy":

@@ -1,6 +1,7 @@
 """Comparison of criteria: the losses at each budget, the agreement of the rankings, and a recommendation."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 CONFIDENCE = 0.95
+
+
+def _or_inf(cost: float) -> float:
+    """Return a cost; infinity in place of NaN, so that it is never the least."""
+    return math.inf if math.isnan(cost) else cost
 
 
 @checked_calls
@@ -79,9 +85,14 @@ class Comparison:
             )
         return torch.stack(losses).nanmean(0)
 
+    def mean_cost(self, by: str, repair: str) -> float:
+        """Return the mean over all budgets of the number that criteria are ranked by, the smaller the better."""
+        costs = [trial.metrics.cost for trial in self.trials if (trial.by, trial.repair) == (by, repair)]
+        return sum(costs) / len(costs)
+
     def ranking(self, repair: str) -> list[str]:
-        """Return the criteria in ascending order of their mean loss over all budgets."""
-        return sorted(self.scores, key=lambda by: float(self.losses(by, repair).nanmean()))
+        """Return the criteria in ascending order of their mean loss over all budgets; those without one come last."""
+        return sorted(self.scores, key=lambda by: _or_inf(self.mean_cost(by, repair)))
 
     def best(self, repair: str) -> str:
         """Return the criterion with the least mean loss over all budgets."""
@@ -102,7 +113,7 @@ class Comparison:
             gaps = self.losses(by, repair) - self.losses(best, repair)
             gaps = gaps[~gaps.isnan()]
             quantile = float(stats.t.ppf((1 + confidence) / 2, max(len(gaps) - 1, 1)))
-            if not float(gaps.mean()) > quantile * standard_error(gaps):
+            if len(gaps) and not float(gaps.mean()) > quantile * standard_error(gaps):
                 equals.append(by)
         return equals
 
@@ -124,7 +135,8 @@ class Comparison:
         """Return a row for each criterion: seconds, and the metrics at each budget; * marks the least loss."""
         trials = [trial for trial in self.trials if trial.repair == repair]
         least = {
-            budget: min(trial.metrics.cost for trial in trials if trial.budget == budget) for budget in self.budgets
+            budget: min(_or_inf(trial.metrics.cost) for trial in trials if trial.budget == budget)
+            for budget in self.budgets
         }
         rows = [["criterion", "seconds", *self.budgets]]
         for by in self.ranking(repair):

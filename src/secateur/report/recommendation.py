@@ -19,7 +19,7 @@ def recommendation_text(comparison: "Comparison", repair: str) -> str:
     interval = f" ± {error:.2g}" if math.isfinite(error) else ""
     condition = "without repair" if repair == NO_REPAIR else f"after {repair}"
     measure = "least loss" if metric is None else f"best {metric.name}"
-    mean = float(losses.nanmean()) * (-1 if metric is not None and metric.is_higher_better else 1)
+    mean = comparison.mean_cost(best, repair) * (-1 if metric is not None and metric.is_higher_better else 1)
     dense = comparison.dense.loss if metric is None else metric.values.value
     evidence = (
         f"{condition}: {best} has the {measure}, {mean:.4g}{interval} on average over "
