@@ -59,8 +59,8 @@ what to expect, and are no comparison: the peers above ran on the same networks 
 | restoration without training | MobileNetV2, ImageNet | 10 % | 71.9 to 53.4 % |
 
 Not run by this command: BN-scale and Taylor of torch-pruning, and a distillation of its networks. Measured once, with
-version 0.7.0 and without a command that repeats it: torch-pruning's L2 on inner convolutions, batch norm re-estimated on
-256 images, then 300 steps of distillation on them. ResNet-20 has 86.3 % at 72 % of the MACs and 78.1 % at 47 %,
+version 0.7.0 and without a command that repeats it: torch-pruning's L2 on inner convolutions, batch norm re-estimated
+on 256 images, then 300 steps of distillation on them. ResNet-20 has 86.3 % at 72 % of the MACs and 78.1 % at 47 %,
 ResNet-56 86.3 % at 47 %, where the dense networks have 91.73 and 93.39 % of all 10,000 test images.
 """
 
