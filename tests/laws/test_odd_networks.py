@@ -344,6 +344,66 @@ def test_grouped_queries_rotations_and_hand_written_norms() -> None:
     assert {group.name: (group.size, group.kind) for group in network.groups} == {"q": (2, "heads")}
 
 
+TOKENS = torch.tensor([[1, 8, 8, 2], [8, 3, 8, 4], [5, 8, 6, 8]])
+"""Sentences with two places for features each, (sentences, tokens)."""
+
+
+def features_in_place_of_tokens(mask: Callable[[Tensor, Tensor], Tensor]) -> nn.Module:
+    """Return the start of a language model that sees: features take the places of tokens that a mask picks."""
+
+    def forward(net: Any, tokens: Tensor, features: Tensor) -> Tensor:
+        x = net.embed(tokens)
+        return net.last(F.silu(x.masked_scatter(mask(tokens, x), net.see(features))))
+
+    return Net(forward, embed=nn.Embedding(9, 6), see=nn.Linear(5, 6), last=nn.Linear(6, 3))
+
+
+@pytest.mark.parametrize("is_expanded", [False, True])
+def test_features_that_take_the_places_of_tokens_are_coupled_with_them(is_expanded: bool) -> None:
+    def mask(tokens: Tensor, x: Tensor) -> Tensor:
+        rows = (tokens == 8)[..., None]
+        return rows.expand_as(x) if is_expanded else rows
+
+    network = cut_is_masked(features_in_place_of_tokens(mask), TOKENS, torch.randn(3, 2, 5))
+    assert [(group.name, group.size) for group in network.groups] == [("embed", 6)]
+
+
+def test_features_that_take_the_places_of_single_entries_are_frozen() -> None:
+    model = features_in_place_of_tokens(lambda tokens, x: (tokens == 8)[..., None] & (x > x.min()))
+    network = sc.trace(model.eval(), (TOKENS, torch.randn(3, 2, 5)))
+    assert not network.groups
+    assert {frozen.reason for frozen in network.frozen if frozen.name == "see"} == {"is written where a mask picks"}
+
+
+def expanded_as(gate: Tensor, x: Tensor) -> Tensor:
+    return gate.expand_as(x)
+
+
+def expanded(gate: Tensor, x: Tensor) -> Tensor:
+    return gate.expand(-1, x.shape[1], -1, -1)
+
+
+def repeated(gate: Tensor, x: Tensor) -> Tensor:
+    return gate.repeat(1, x.shape[1], 1, 1)
+
+
+def tiled(gate: Tensor, x: Tensor) -> Tensor:
+    return gate.tile(x.shape[1], 1, 1)
+
+
+@pytest.mark.parametrize("repetition", [expanded_as, expanded, repeated, tiled])
+def test_a_map_of_one_channel_that_is_repeated_for_all_channels_leaves_them_free(
+    repetition: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        x = F.silu(net.conv(x))
+        return net.last((x * repetition(torch.sigmoid(net.gate(x)), x)).mean((2, 3)))
+
+    model = Net(forward, conv=nn.Conv2d(3, 6, 3), gate=nn.Conv2d(6, 1, 1), last=nn.Linear(6, 3))
+    network = cut_is_masked(model, torch.randn(3, 3, 8, 8))
+    assert [(group.name, group.size) for group in network.groups] == [("conv", 6)]
+
+
 class Three(nn.Module):
     """Three layers and a forward that is given."""
 

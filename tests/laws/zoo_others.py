@@ -205,7 +205,7 @@ class Low(nn.Module):
 
 
 class Repeats(nn.Module):
-    """Channels repeated by `repeat` and `repeat_interleave`."""
+    """Channels repeated by `repeat`, `tile` and `repeat_interleave`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ class Repeats(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.silu(self.conv(x))
-        x = torch.cat([x.repeat(1, 2, 1, 1), x * 0.5], 1) + x.repeat(1, 3, 1, 1) * 0.1
+        x = torch.cat([x.repeat(1, 2, 1, 1), x * 0.5], 1) + x.tile(3, 1, 1) * 0.1
         return self.last(F.silu(self.wide(x.repeat_interleave(2, 1))).mean((2, 3)))
 
 

@@ -70,7 +70,8 @@ class PreparedLoad:
                 tensor.data = as_channels_last(values[name]) if is_channels_last(tensor) else values[name]
             pack_recurrent_weights(target)
             attach_lineage(target, self.lineage)
-        return target if is_program else target.eval()
+            # Modules drop what they computed from old weights, such as tables of biases, when training begins.
+            return target if is_program else target.train().eval()
 
 
 def prepare_load(model: nn.Module, folder: Path, example_inputs: object = None) -> PreparedLoad:

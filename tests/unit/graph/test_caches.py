@@ -1,5 +1,7 @@
 """Tensors that a model's own code computes from its parameters in evaluation mode, and keeps in a dict."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -30,6 +32,17 @@ class Scaled(nn.Module):
         return self.last(x * self.fixed["factor"] if self.fixed else x)
 
 
+class Retrained(Scaled):
+    """The same, emptying the dict where training begins, as LeViT and its successors do."""
+
+    def train(self, mode: bool = True) -> "Retrained":
+        """Set the mode."""
+        if mode:
+            self.cache = {}
+        super().train(mode)
+        return self
+
+
 @pytest.mark.parametrize("with_gradients", [False, True])
 def test_a_model_that_has_run_is_cut_as_a_new_one_is(with_gradients: bool) -> None:
     model, x = Scaled({}).eval(), torch.randn(8, 4)
@@ -56,3 +69,15 @@ def test_tensors_that_no_code_fills_are_left_alone() -> None:
     assert network.program.caches == (("", "cache"),)
     assert model.fixed["factor"] is factor
     assert not network.groups  # a plain tensor can't be cut
+
+
+def test_a_model_that_has_run_is_loaded_onto_as_a_new_one_is(tmp_path: Path) -> None:
+    model, x = Retrained({}).eval(), torch.randn(8, 4)
+    result = sc.prune(model, [x], {"macs": 0.5}, by="l2", repair=None, allocation="uniform")
+    result.save(tmp_path)
+    used = Retrained({}).eval()
+    with torch.no_grad():
+        used(x)
+        loaded = sc.load(used, tmp_path)
+        assert torch.equal(loaded(x), result.model(x))
+    assert not loaded.training

@@ -27,11 +27,12 @@ def _labels_along(weight: Weight, dim: int) -> Tensor:
 
 
 def result_shape(argument: str) -> LiteralRule:
-    """Return the rule of an operator with the result's shape in one of its arguments."""
+    """Return the rule of an operator with the result's shape, or its last axes, in one of its arguments."""
 
     def shape_axes(op: OpContext, result: Any) -> Iterator[LiteralAxis]:
-        for dim in range(len(op.shape)):
-            yield argument, dim, entry_labels(result, dim)
+        count = len(op.args.get(argument, op.shape))
+        for position in range(count):
+            yield argument, position, entry_labels(result, len(op.shape) - count + position)
 
     return shape_axes
 

@@ -1,6 +1,7 @@
-"""Label rules of operators that write entries at numbered positions: `index_add`, `scatter`, `index_put` and the like.
+"""Label rules of operators that write entries at positions: `index_add`, `scatter`, `masked_scatter` and the like.
 
-Along the axes that the numbers count there can be no units. Elsewhere what is written is coupled with what was there.
+Along the axes that numbers count or a mask picks from there can be no units. Elsewhere what is written is coupled with
+what was there.
 """
 
 import torch
@@ -14,6 +15,7 @@ from secateur.coupling.rules.parameter_axes import expand_labels, map_labels, na
 from secateur.graph.operators import arguments
 
 NUMBERED = "is written to by number along these units"
+BY_MASK = "is written where a mask picks"
 
 
 def write_slices(op: OpContext) -> Labels:
@@ -50,6 +52,18 @@ def index_put(op: OpContext) -> Labels:
     return _write(op, [aligned], set(picked))
 
 
+def masked_scatter(op: OpContext) -> Labels:
+    """Write the next entries of a source wherever a mask picks: rows of units, where the mask picks whole rows."""
+    values = [op.args["self"], op.args["mask"], op.args["source"]]
+    source, mask = values[-1], arguments(op.node)["mask"].meta["val"]
+    picks_rows = mask.dim() > 0 and (mask.shape[-1] == 1 or mask.stride(-1) == 0)
+    if not picks_rows or source.shape[-1:] != op.shape[-1:]:
+        return _freeze_all(op, values, BY_MASK)
+    rows = narrow_axes(op, source, set(range(len(source.shape) - 1)), BY_MASK)
+    row = map_labels(rows, lambda labels: labels.reshape(-1))
+    return _couple(op, [*values[:-1], row], op.shape)
+
+
 def _align_axes(op: OpContext, values: Labels, rank: int, numbered: range, picked: int) -> Labels:
     """Replace the axes of values that numbers count by one axis of length 1 for each axis that is picked from."""
     shape = (*[1] * (rank - len(values.shape)), *values.shape)
@@ -66,7 +80,7 @@ def _write_by_mask(op: OpContext, mask: Labels, values: Labels, first: int) -> L
     if values.shape.numel() > 1 and len(values.shape) > axes_behind:
         if first or len(values.shape) > axes_behind + 1:
             return _freeze_all(op, [op.args["self"], values, mask], "is written to where a mask picks")
-        narrow = narrow_axes(op, values, {0}, "is written where a mask picks")
+        narrow = narrow_axes(op, values, {0}, BY_MASK)
         values = map_labels(narrow, lambda labels: labels.squeeze(0))
     expanded = map_labels(mask, lambda labels: labels.reshape(*labels.shape, *[1] * axes_behind))
     return _couple(op, [op.args["self"], expanded, values], op.shape)
@@ -104,4 +118,5 @@ RULES: RuleTable = {
     "index_add index_copy index_reduce index_fill": OpRule(write_slices),
     "scatter scatter_add scatter_reduce": OpRule(scatter),
     "index_put": OpRule(index_put),
+    "masked_scatter": OpRule(masked_scatter),
 }

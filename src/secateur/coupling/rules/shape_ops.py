@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from secateur.coupling.labels import Labels, Weight, labelled_axes
+from secateur.coupling.labels import Labels, Weight, frozen_labels, labelled_axes, squeeze_expanded
 from secateur.coupling.rules.context import OpContext
 from secateur.coupling.rules.literals import result_shape, unflattened_sizes
 from secateur.coupling.rules.op_rule import OpRule, RuleTable
@@ -39,8 +39,8 @@ def reshape(op: OpContext) -> Any:
 def expand(op: OpContext) -> Any:
     """Repeat labels; in the shape of another tensor they are as many as that has units."""
     like = op.args.get("other")
-    value = source_labels(op)
-    if isinstance(like, Tensor) and isinstance(value, Tensor) and not labelled_axes(value) and not bool(value.any()):
+    value = _without_single_unit(op, source_labels(op))
+    if isinstance(like, Tensor) and isinstance(value, Tensor) and not bool(value.any()):
         expanded_axes = {
             dim
             for dim in labelled_axes(like)
@@ -54,6 +54,14 @@ def expand(op: OpContext) -> Any:
     if isinstance(expanded, Weight) and op.tracer.is_constant(expanded):
         return join_axes(expanded, _constant_along_new_axes(op, value))
     return expanded
+
+
+def _without_single_unit(op: OpContext, value: Labels) -> Labels:
+    """Freeze a unit that is the only one, such as a map of one channel: it is repeated for all units that it meets."""
+    if isinstance(value, Tensor) and bool(value.any()) and squeeze_expanded(value).numel() == 1:
+        op.freeze(value, "is a single unit, which is repeated")
+        return frozen_labels(value.shape)
+    return value
 
 
 def _constant_along_new_axes(op: OpContext, value: Labels) -> Labels:
@@ -71,10 +79,11 @@ def _constant_along_new_axes(op: OpContext, value: Labels) -> Labels:
 
 def repeat(op: OpContext) -> Any:
     """Give the repetitions of a whole axis of units the labels of these units."""
-    value = source_labels(op)
+    value = _without_single_unit(op, source_labels(op))
     if isinstance(value, Tensor) and not bool(value.any()):
         return _constant_along_new_axes(op, value)
-    return map_labels(value, lambda labels: labels.repeat(op.args["repeats"]))
+    counts = op.args["repeats"] if "repeats" in op.args else op.args["dims"]
+    return map_labels(value, lambda labels: labels.tile(counts))
 
 
 def fix_positions(op: OpContext) -> Any:
@@ -101,5 +110,6 @@ RULES: RuleTable = {
     "expand broadcast_to": OpRule(expand, literals=result_shape("size"), channels="move"),
     "expand_as": OpRule(expand, channels="move"),
     "repeat": OpRule(repeat, literals=result_shape("repeats"), channels="move"),
+    "tile": OpRule(repeat, literals=result_shape("dims"), channels="move"),
     "roll unfold index_select diagonal": OpRule(fix_positions, channels="move"),
 }
