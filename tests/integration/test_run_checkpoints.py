@@ -19,7 +19,7 @@ from secateur.cli.app import handle_errors
 from secateur.errors import CheckpointError, StorageError
 from secateur.files.locks import try_lock, unlock
 from secateur.pruning import run_checkpoint, stages
-from secateur.recovery import chain
+from secateur.recovery.repair_runner import RepairRunner
 
 pytestmark = untrained_networks
 
@@ -97,8 +97,8 @@ def test_what_was_done_is_not_done_again(finished: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(stages, "score", fail)
     monkeypatch.setattr("secateur.allocation.choose_plan._searched_plan", fail)
-    monkeypatch.setattr(chain.RepairChain, "_train", fail)
-    monkeypatch.setattr(chain.RepairChain, "_solve", fail)
+    monkeypatch.setattr(RepairRunner, "train", fail)
+    monkeypatch.setattr(RepairRunner, "solve", fail)
     assert bits(prune(finished)) == expected
 
 

@@ -27,8 +27,8 @@ from secateur.files.state_memo import StateMemo, key_of
 from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.context import as_examples, network_microbatches
 from secateur.importance.scores import Scores
-from secateur.recovery.chain import Tuning
 from secateur.recovery.repair import run_repairs
+from secateur.recovery.repair_runner import RepairSettings
 from secateur.recovery.repair_table import repair_names
 from secateur.report.comparison_records import NO_REPAIR, ComparisonTrial, CriterionMetrics, RankedMetric
 from secateur.surgery.cut import cut_with_recipe
@@ -83,7 +83,7 @@ class ComparisonTrials:
         if self._config.repair is None:
             return [trial]
         with own_warnings_dropped():  # the losses on other examples are shown for every trial
-            run_repairs(cut_model, self._calibration, self._config.repair, Tuning({}, results=self._results))
+            run_repairs(cut_model, self._calibration, self._config.repair, RepairSettings({}, results=self._results))
         repaired = self._metrics(cut_model.model)
         return [trial, replace(trial, repair=repair_names(self._config.repair), metrics=repaired)]
 

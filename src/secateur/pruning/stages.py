@@ -22,9 +22,9 @@ from secateur.pruning.results import Result
 from secateur.pruning.rounds import score_iteratively
 from secateur.pruning.run_checkpoint import RunCheckpoint, recalled_scores
 from secateur.pruning.setting_checks import check_network
-from secateur.recovery.chain import Tuning
 from secateur.recovery.refit_memory import check_refit_memory
 from secateur.recovery.repair import run_repairs
+from secateur.recovery.repair_runner import RepairSettings
 from secateur.recovery.repair_step import RepairStep
 from secateur.report.measured_report import measure_networks
 from secateur.report.report import Report
@@ -119,9 +119,9 @@ class PruneStages:
         config = self.request.config
         if config.repair is None:
             return ()
-        tuning = Tuning(self.request.tuning, config.seed, config.time, self.saved.repairs)
+        settings = RepairSettings(self.request.tuning, config.seed, config.time, self.saved.repairs)
         with stage("repair", self.request.stages) as repairing:
-            steps = run_repairs(cut_model, calibration, config.repair, tuning)
+            steps = run_repairs(cut_model, calibration, config.repair, settings)
             for step in steps:
                 repairing.add_result(str(step))
                 step.warn()

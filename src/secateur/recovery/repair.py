@@ -14,9 +14,10 @@ from secateur.graph.parametrizations import bake_parametrizations
 from secateur.importance.checkpoint import tensor_fingerprint
 from secateur.importance.context import as_examples, network_microbatches
 from secateur.importance.data_checks import batches_for, check_model_on, check_model_values
-from secateur.recovery.chain import RepairChain, Tuning
+from secateur.recovery.chain import RepairChain
 from secateur.recovery.embedded import embedded_tensors
 from secateur.recovery.refit_memory import check_refit_memory
+from secateur.recovery.repair_runner import RepairSettings
 from secateur.recovery.repair_step import RepairStep
 from secateur.recovery.repair_table import DEFAULT_REPAIR, OPTIONS, SOLVED, How, check_options, resolve_repairs
 from secateur.surgery.cut import CutModel
@@ -93,19 +94,21 @@ def repair(
     microbatches = network_microbatches(plan.network, batches, device_of(small))
     calibration = Calibration(plan.network, microbatches, bake_parametrizations(model))
     cut_model = CutModel(small, plan, recipe_of(model, plan))
-    for step in run_repairs(cut_model, calibration, how, Tuning(options, seed)):
+    for step in run_repairs(cut_model, calibration, how, RepairSettings(options, seed)):
         step.warn()
     return small
 
 
-def run_repairs(cut_model: CutModel, calibration: Calibration, how: How, tuning: Tuning) -> tuple[RepairStep, ...]:
+def run_repairs(
+    cut_model: CutModel, calibration: Calibration, how: How, settings: RepairSettings
+) -> tuple[RepairStep, ...]:
     """Repair a cut model in place.
 
     Args:
         cut_model: the cut model, with the plan and the recipe of the cut.
         calibration: the examples, with the dense model.
         how: the repairs.
-        tuning: how they run.
+        settings: how they run.
 
     Returns:
         The result of each step.
@@ -119,7 +122,7 @@ def run_repairs(cut_model: CutModel, calibration: Calibration, how: How, tuning:
         check_refit_memory(plan.network, calibration.microbatches)
     with torch.random.fork_rng(devices=[]):
         _check_cut(cut_model)
-        chain = RepairChain(cut_model, calibration, tuning)
+        chain = RepairChain(cut_model, calibration, settings)
         steps = chain.judge(repairs)
         chain.finish()
     return steps

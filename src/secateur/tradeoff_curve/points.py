@@ -12,8 +12,8 @@ from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.report_split import ReportExamples
 from secateur.importance.scores import Scores
 from secateur.pruning.results import Result
-from secateur.recovery.chain import Tuning
 from secateur.recovery.repair import run_repairs
+from secateur.recovery.repair_runner import RepairSettings
 from secateur.recovery.repair_step import RepairStep
 from secateur.report.measured_report import measure_networks
 from secateur.surgery.cut import cut_with_recipe
@@ -30,7 +30,7 @@ class CurvePoints:
         calibration: the traced network, and the examples to plan and repair with.
         tests: the examples to measure on.
         config: the settings.
-        tuning: how repairs run.
+        settings: how repairs run.
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class CurvePoints:
         calibration: Calibration,
         tests: ReportExamples,
         config: PruneConfig,
-        tuning: Tuning,
+        settings: RepairSettings,
     ) -> None:
         self._model, self._calibration, self._tests = model, calibration, tests
-        self._config, self._tuning = config, tuning
+        self._config, self._settings = config, settings
 
     def point(self, scores: Scores, budget: Budget, stages: Sequence[str]) -> TradeoffPoint:
         """Plan, cut, repair and measure the network for one budget, as one of the stages."""
@@ -57,7 +57,7 @@ class CurvePoints:
         cut_model = cut_with_recipe(model, plan)
         steps: tuple[RepairStep, ...] = ()
         if config.repair is not None:
-            steps = run_repairs(cut_model, self._calibration, config.repair, self._tuning)
+            steps = run_repairs(cut_model, self._calibration, config.repair, self._settings)
         for step in steps:
             step.warn()
         small = cut_model.model

@@ -28,7 +28,7 @@ from secateur.importance.scores import Scores
 from secateur.options.selections import Selection
 from secateur.pruning.run_checkpoint import run_checkpoint
 from secateur.pruning.setting_checks import check_device, check_layout, check_network, check_settings
-from secateur.recovery.chain import Tuning
+from secateur.recovery.repair_runner import RepairSettings
 from secateur.recovery.repair_table import How
 from secateur.tracing import trace_in_layout
 from secateur.tradeoff_curve.curve import Tradeoff, TradeoffPoint
@@ -135,9 +135,10 @@ def tradeoff(
         with stage("score", stages):
             score_network = partial(_scores, traced, calibration, config, **options)
             scores = saved.scores("scores-1", by, score_network)
-        config, tuned = replace(config, results=saved.plans), Tuning(tuning or {}, seed, config.time, saved.repairs)
+        config = replace(config, results=saved.plans)
+        repairs = RepairSettings(tuning or {}, seed, config.time, saved.repairs)
         measured = measured_examples(calibration, judged, examples.data[0] if examples.test is None else judged[0])
-        curve = CurvePoints(model, calibration, measured, config, tuned)
+        curve = CurvePoints(model, calibration, measured, config, repairs)
         points = sorted((curve.point(scores, budget, stages) for budget in budgets), key=_remaining_macs, reverse=True)
     return Tradeoff(network.title, sum(batch.size or 1 for batch in judged), tuple(points))
 

@@ -28,7 +28,7 @@ def test_a_last_fit_that_would_take_too_long_is_not_begun(monkeypatch: pytest.Mo
         return refit(*args)
 
     monkeypatch.setattr("secateur.pruning.prune.TimeBudget", lambda limit: TimeBudget(limit, lambda: seconds[0]))
-    monkeypatch.setattr("secateur.recovery.chain.refit", slow_refit)
+    monkeypatch.setattr("secateur.recovery.repair_runner.refit", slow_refit)
     torch.manual_seed(0)
     model, x = linear_stack(6, 16, 16, 3), torch.randn(96, 6)
     for limit, note in ((10, ["the fit to the examples held out"]), (14, [])):

@@ -13,7 +13,7 @@ import secateur as sc
 from expected_warnings import untrained_networks
 from secateur.data.batch import Batch
 from secateur.evaluation.divergence import divergence
-from secateur.recovery import chain
+from secateur.recovery import repair_table
 from secateur.recovery.head_features import HeadPaths
 from secateur.recovery.training_task import TrainingSchedule, TrainingTask
 from secateur.recovery.tune import tune
@@ -104,7 +104,7 @@ def test_a_training_that_is_kept_is_repeated_with_all_examples(monkeypatch: pyte
         runs.append((examples, task.schedule, before, schedule, task.small.get_parameter("body.0.weight").clone()))
         return schedule
 
-    monkeypatch.setitem(chain.TRAINED, "tune", recorded)
+    monkeypatch.setitem(repair_table.TRAINED, "tune", recorded)
     torch.manual_seed(0)
     model, x = PooledImages().eval(), random_images(64)
     small, plan = cut_by_norm(model, x, 0.5, only=["body.0"])
