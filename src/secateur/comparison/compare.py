@@ -104,8 +104,8 @@ def compare(
     Examples:
         >>> import torch, secateur as sc
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
-        >>> found = sc.compare(model, torch.randn(64, 4), by=("obs", "l1"), keep={"macs": 0.5}, progress=False)
-        >>> sorted({trial.by for trial in found.trials}), found.best("refit") in ("obs", "l1")
+        >>> comparison = sc.compare(model, torch.randn(64, 4), by=("obs", "l1"), keep={"macs": 0.5}, progress=False)
+        >>> sorted({trial.by for trial in comparison.trials}), comparison.best("refit") in ("obs", "l1")
         (['l1', 'obs'], True)
     """
     budgets, criteria = comparison_budgets(keep, sizes), named_criteria(by)

@@ -166,4 +166,4 @@ def _short_reason(times: tuple[LayerTime, ...]) -> str:
     running = [time.pruned for time in times if time.name and time.pruned > 0]
     if not running or float(np.median(running)) >= SHORT_MS:
         return ""
-    return "its layers take so little time that calling them is much of it, less of it for larger batches"
+    return "calling its layers takes much of their time, and less of it for larger batches"

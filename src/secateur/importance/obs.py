@@ -59,7 +59,7 @@ class OptimalBrainSurgeon(CriterionConfig):
 
 @criterion("obs", config=OptimalBrainSurgeon(), uses="nothing")
 def optimal_brain_surgeon(context: CriterionContext, config: OptimalBrainSurgeon) -> dict[str, Tensor]:
-    """The divergence when the unit is removed after all units of its group that cost less, with consumers refitted.
+    """The divergence without the unit and all units of its group that cost less, with their consumers refitted.
 
     Units whose consumers can't be refitted (attention products, normalisations, recurrent layers alone) are scored one
     by one by the square of their gate's gradient.

@@ -7,8 +7,8 @@ from secateur.importance.registry import criteria
 TERMS = {
     "loss": "The mean loss over the examples: against the labels where there are any, else against the outputs of the "
     "dense network.",
-    "accuracy": "The fraction of examples whose top class is the label.",
-    "agreement": "The fraction of examples for which both networks have the same top class. It needs no labels.",
+    "accuracy": "The fraction of examples, or of their pixels or tokens, whose top class is the label.",
+    "agreement": "The fraction of these for which both networks have the same top class. It needs no labels.",
     "divergence": "The mean distance of the pruned network's outputs from the dense network's: the Kullback-Leibler "
     "divergence of the class probabilities, in nats, or the squared error relative to the mean square of the outputs. "
     "0 means equal outputs.",
@@ -16,6 +16,7 @@ TERMS = {
     "in-sample": "Measured on examples that scores or repairs used, so the numbers are too good. The argument test "
     "takes other examples.",
     "MACs": "Multiply-accumulate operations of one example.",
+    "MACs in steps": "The same with channels rounded up to the number that the device's kernels compute at once.",
     "ms": "The median time of one batch, in the report with its quartiles. Both networks ran in turn on this machine.",
 }
 

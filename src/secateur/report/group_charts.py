@@ -9,7 +9,7 @@ from torch import Tensor
 from secateur.importance.scores import GroupScores, Scores
 from secateur.report.chart_scale import Scale
 
-WIDTH, LEFT, TOP, BOTTOM = 260, 50, 8, 104
+WIDTH, LEFT, TOP, BOTTOM = 272, 62, 8, 104
 MOST_COLUMNS, FEWEST_COLUMNS, COLUMNS_OF_PAGE = 80, 24, 9000
 MOST_CHARTS, UNFOLDED = 200, 24
 

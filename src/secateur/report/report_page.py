@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from secateur.allocation.budget import COUNTED
 from secateur.allocation.quantities import budget_text
 from secateur.importance.scores import Scores
 from secateur.report.explanations import criterion_explanation, terms_in
@@ -33,6 +34,8 @@ def report_page(report: Figures, scores: Scores | None, kept: Mapping[str, Tenso
         warnings=report.settings.get("warnings", ()),
         repairs=_repair_rows(report),
         rows=rows,
+        next_unit=next((unit for unit in report.keep if unit in COUNTED), "macs"),
+        next_bound=_next_bound(report),
         terms=terms_in(label for label, *_ in rows) + terms_in(change for *_, change in rows if "±" in change),
         times=time_rows(report),
         kinds=bars_by_kind(report.groups, report.kinds),
@@ -67,6 +70,12 @@ def _quality_figure(report: Figures) -> KeyFigure:
     value, _, half_width = number.partition(" ± ")
     note = f"± {half_width}, from {dense} to {pruned}" if half_width else f"from {dense} to {pruned}"
     return KeyFigure(f"Change of {label}", f"{value} points" if change.endswith("points") else value, note)
+
+
+def _next_bound(report: Figures) -> str:
+    """Return a bound to pick a network of a curve by, on a measure that this report has."""
+    bounds = {"accuracy": "accuracy=-0.01", "agreement": "agreement=-0.02"}
+    return next((bound for name, bound in bounds.items() if getattr(report.dense, name) is not None), "loss=0.05")
 
 
 def _repair_rows(report: Figures) -> list[tuple[str, str, str, str, str]]:

@@ -92,7 +92,8 @@ class Tradeoff:
             or not all(isinstance(bound, int | float) for bound in bounds.values())
         ):
             raise NameMatchError(
-                f"pick() takes numbers as bounds on {', '.join(sorted(known))}, such as {self.measure}=-0.01"
+                f"pick() takes numbers as bounds on {', '.join(sorted(known))}, such as "
+                + ("loss=0.05" if self.measure == "loss" else f"{self.measure}=-0.01")
             )
         inside = [point for point in self.points if all(_meets_bound(point, *bound) for bound in bounds.items())]
         if not inside:

@@ -18,6 +18,7 @@ from secateur.report.line_chart import RIGHT as CHART_RIGHT
 from secateur.report.line_chart import Curve, CurvePoint, line_chart, line_style
 from secateur.report.pages import short_count
 from secateur.report.report import Report
+from secateur.report.report_page import report_page
 
 
 def scores_of(**values: list[float]) -> Scores:
@@ -124,3 +125,19 @@ def test_the_page_of_a_large_transformer_is_small(report: Report) -> None:
 def test_kinds_of_groups_are_saved(report: Report) -> None:
     assert report.kinds == {"0": "neurons"} and report.kept["0"].tolist()
     assert report.to_dict()["groups"]["0"] == {"units": 16, "kept": 8, "kind": "neurons"}
+
+
+def test_the_advice_of_a_page_is_in_the_budget_and_the_measures_of_its_report(report: Report) -> None:
+    page = report_page(report, None, {})
+    assert 'sc.tradeoff(model, data, {"macs": (0.9' in page and "curve.pick(agreement=-0.02)" in page
+    without_classes = replace(report, dense=replace(report.dense, agreement=None), keep={"params": 0.5})
+    page = report_page(without_classes, None, {})
+    assert '{"params": (0.9' in page and "curve.pick(loss=0.05)" in page
+    labelled = replace(report, dense=replace(report.dense, accuracy=0.9))
+    assert "curve.pick(accuracy=-0.01)" in report_page(labelled, None, {})
+
+
+def test_the_numbers_of_a_score_chart_fit_beside_it() -> None:
+    [chart] = score_charts(scores_of(a=[-0.00049, 0.00051]), {"a": (2, 1)}, {})
+    digit = 7.2  # the width of a digit at 12 pixels in a wide font
+    assert max(len(chart.lowest), len(chart.highest)) * digit <= chart.start - 4
