@@ -27,6 +27,8 @@ class Metrics:
         cost: parameters, MACs, bytes.
         latency: measured.
         metric: the user's own metric, None where there is none.
+        perplexity: the exponential of the mean cross entropy of a word, over all words that count, where outputs are
+            scores of words and labels or next tokens are known.
     """
 
     loss: float
@@ -36,3 +38,4 @@ class Metrics:
     cost: Cost
     latency: Latency
     metric: float | None = None
+    perplexity: float | None = None

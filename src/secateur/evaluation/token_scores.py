@@ -23,14 +23,29 @@ SEQUENCE_DIMS = 3  # (examples, positions, classes)
 def has_token_scores(program: Program) -> bool:
     """Return whether the output is a plain tensor, or its first one, of class scores of each token.
 
+    False where further tensors are such scores as well, as of several heads: all of them are the result.
+
     Args:
         program: the network's program.
     """
-    recorded = recorded_output(program)
-    scores = main_output(recorded)
-    if is_logits(recorded) or scores.dim() != SEQUENCE_DIMS:
+    if is_logits(recorded_output(program)) or not scores_words(program):
         return False
-    classes = scores.shape[-1]
+    recorded = {node: node.meta.get("val") for node in program.output_nodes}
+    return sum(isinstance(value, Tensor) and _are_word_scores(program, value) for value in recorded.values()) == 1
+
+
+def scores_words(program: Program) -> bool:
+    """Return whether the output, plain or named `logits`, has scores of all words of a vocabulary at each position.
+
+    Args:
+        program: the network's program.
+    """
+    return _are_word_scores(program, main_output(recorded_output(program)))
+
+
+def _are_word_scores(program: Program, scores: Tensor) -> bool:
+    """Return whether a recorded tensor of the output is a product with as many features as a vocabulary has words."""
+    classes = scores.shape[-1] if scores.dim() == SEQUENCE_DIMS else None
     if not isinstance(classes, int):  # a length that varies from batch to batch
         return False
     makers = [node for node in program.output_nodes if node.meta.get("val") is scores]

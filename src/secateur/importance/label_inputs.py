@@ -1,4 +1,4 @@
-"""Language models that score every token only where they are given the labels, and else the last one alone."""
+"""Language models that score every token only where they are given targets, and else the last one alone."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -16,9 +16,10 @@ EXAMPLES = 2
 
 
 def with_labels_as_inputs(model: nn.Module, batches: Sequence[Batch], run: Callable[[Batch], Any]) -> list[Batch]:
-    """Return batches whose labels are also the model's second input, where it scores all tokens only with it.
+    """Return batches with words as the model's second input, where it scores all tokens only with it.
 
-    Code for training often computes the scores of the last token alone unless it gets `targets`.
+    Code for training often computes the scores of the last token alone unless it gets `targets`. The model's own loss
+    is not read, so that the tokens serve where there are no labels, and where a label does not count.
 
     Args:
         model: the model.
@@ -27,24 +28,27 @@ def with_labels_as_inputs(model: nn.Module, batches: Sequence[Batch], run: Calla
     """
     parameters = list(inspect.signature(model.forward).parameters.values())
     has_second = len(parameters) > 1 and parameters[1].kind == parameters[1].POSITIONAL_OR_KEYWORD
-    if not batches or not has_second or not all(map(_has_labels_of_tokens, batches)):
+    if not batches or not has_second or not all(map(_is_of_tokens, batches)):
         return list(batches)
     examples = batches[0].take(torch.arange(min(EXAMPLES, batches[0].size or 1)))
     positions = [_scored_positions(run, batch) for batch in (examples, _with_second_input(examples))]
-    return list(map(_with_second_input, batches)) if positions == [1, examples.target.shape[1]] else list(batches)
+    return list(map(_with_second_input, batches)) if positions == [1, examples.args[0].shape[1]] else list(batches)
 
 
-def _has_labels_of_tokens(batch: Batch) -> bool:
-    """Return whether a batch is one tensor of tokens (rows, length), with a class number for each."""
+def _is_of_tokens(batch: Batch) -> bool:
+    """Return whether a batch is one tensor of tokens (rows, length), with a class number for each or no targets."""
     target, inputs = batch.target, batch.tensors
-    is_plain = len(batch.args) == len(inputs) == 1 and not batch.kwargs
-    if not is_plain or not isinstance(target, Tensor) or inputs[0].is_floating_point() or target.is_floating_point():
+    if not len(batch.args) == len(inputs) == 1 or batch.kwargs:
         return False
-    return inputs[0].dim() == 2 and inputs[0].shape == target.shape and target.shape[1] > 1
+    if inputs[0].is_floating_point() or inputs[0].dim() != 2 or inputs[0].shape[1] < 2:
+        return False
+    is_of_classes = isinstance(target, Tensor) and not target.is_floating_point() and target.shape == inputs[0].shape
+    return target is None or is_of_classes
 
 
 def _with_second_input(batch: Batch) -> Batch:
-    return replace(batch, args=(*batch.args, batch.target))
+    tokens, target = batch.args[0], batch.target
+    return replace(batch, args=(tokens, tokens if target is None else target.where(target >= 0, tokens)))
 
 
 def _scored_positions(run: Callable[[Batch], Any], batch: Batch) -> int:

@@ -13,16 +13,24 @@ from secateur.graph.contexts import run_module
 MATRIX_DIMS = 2  # (rows, length)
 
 
+def is_causal(model: nn.Module, batch: Batch) -> bool:
+    """Return whether a model's scores at a position depend on no token behind it.
+
+    The classes of the transformers library tell by their name; other models run twice.
+    """
+    title = type(model).__name__
+    return is_causal_language_model(title) or (WITH_HEAD.search(title) is None and _scores_next_tokens(model, batch))
+
+
 def check_causal(model: nn.Module, batch: Batch) -> None:
     """Check that the scores at a position depend on no token behind it.
 
     Raises:
         OptionError: the model is no causal language model.
     """
-    title = type(model).__name__
-    if not is_causal_language_model(title) and (WITH_HEAD.search(title) or not _scores_next_tokens(model, batch)):
+    if not is_causal(model, batch):
         raise OptionError(
-            f"{title} is no causal language model; give one of the transformers library (...ForCausalLM, "
+            f"{type(model).__name__} is no causal language model; give one of transformers (...ForCausalLM, "
             "...LMHeadModel), or one that returns scores of the next token (rows, length, vocabulary) from those so far"
         )
 

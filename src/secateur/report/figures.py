@@ -92,7 +92,7 @@ def measure_rows(report: Figures) -> list[dict[str, Any]]:
         report: the figures.
     """
     rows: list[dict[str, Any]] = []
-    for name in ("accuracy", "agreement", "metric", "loss", "divergence"):
+    for name in ("accuracy", "agreement", "metric", "perplexity", "loss", "divergence"):
         change = report.changes.get(name)
         width = None if change is None or not report.held_out else change.half_width
         rows.append(_measure_row(name, getattr(report.dense, name), getattr(report.pruned, name), width))

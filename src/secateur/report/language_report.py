@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import nn
-from torch.nn import functional as F
 
 from secateur.data.batch import Batch, on_device
 from secateur.data.model_inputs import device_of
-from secateur.data.next_tokens import IGNORED_LABEL, tokens_of
+from secateur.data.next_tokens import tokens_of
 from secateur.entry import entry_point
-from secateur.evaluation.outputs import main_output
+from secateur.errors import DataError
+from secateur.evaluation.perplexity import PerplexityMeter, next_words
 from secateur.graph.contexts import isolated_evaluation, run_module
 from secateur.importance.data_checks import batches_of_model
 from secateur.options.call_checks import checked_calls
@@ -141,14 +141,21 @@ def language_report(
 
 
 def _perplexity(model: nn.Module, batches: Sequence[Batch]) -> float:
-    """Return the exponential of the mean cross entropy of the next token, over all tokens that count."""
-    total, count = 0.0, 0
+    """Return the perplexity of the next token.
+
+    Raises:
+        DataError: no batch has words for the model's scores.
+    """
+    meter = PerplexityMeter(next_words)
     for batch in batches:
-        labels = tokens_of(batch)[:, 1:] if batch.target is None else batch.target
-        logits = main_output(run_module(model, batch))[:, : labels.shape[1]].transpose(1, 2)
-        losses = F.cross_entropy(logits.float(), labels, reduction="none", ignore_index=IGNORED_LABEL)
-        total, count = total + float(losses.double().sum()), count + int((labels != IGNORED_LABEL).sum())
-    return math.exp(total / max(count, 1))
+        meter.add(batch, [run_module(model, batch)])
+    (perplexity,) = meter.values()
+    if perplexity is None:
+        raise DataError(
+            f"{type(model).__name__} has no scores for the tokens of the data, or no token counts; give batches of "
+            "tokens (rows, length) below the size of the vocabulary, for which the model scores each position"
+        )
+    return perplexity
 
 
 def _measured_figures(model: nn.Module, perplexity: float, runs: Sequence[Generation], decode: Any) -> LanguageFigures:

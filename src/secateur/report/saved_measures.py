@@ -34,6 +34,7 @@ class SavedMeasured(Record, frozen=True):
     cost: SavedCost
     latency: SavedLatency
     metric: Number = None
+    perplexity: Number = None
 
 
 class SavedChange(Record, frozen=True):

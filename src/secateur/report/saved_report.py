@@ -69,7 +69,7 @@ def _metrics_of(record: SavedMeasured) -> Metrics:
     cost = Cost(**msgspec.structs.asdict(record.cost))
     latency = Latency(**msgspec.structs.asdict(record.latency))
     loss, divergence = _number(record.loss), _number(record.divergence)
-    return Metrics(loss, record.accuracy, record.agreement, divergence, cost, latency, record.metric)
+    return Metrics(loss, record.accuracy, record.agreement, divergence, cost, latency, record.metric, record.perplexity)
 
 
 def _loaded_changes(records: Mapping[str, SavedChange]) -> dict[str, Change]:

@@ -46,6 +46,7 @@ class SavedSettings(Record, frozen=True):
     metric: str = ""
     inputs: str = ""
     generation: SavedGeneration | None = None
+    tokens: Natural = 0
 
 
 class SavedSettings2(SavedSettings, frozen=True):

@@ -33,6 +33,8 @@ def _quality_rows(report: Figures) -> list[Row]:
     if dense.metric is not None and pruned.metric is not None:
         label = report.settings.get("metric") or "metric"
         rows.append(_number_row(report, "metric", label, dense.metric, pruned.metric))
+    if dense.perplexity is not None and pruned.perplexity is not None:
+        rows.append(_perplexity_row(dense.perplexity, pruned.perplexity))
     rows.append(_number_row(report, "loss", "loss", dense.loss, pruned.loss))
     divergence = f"{pruned.divergence:.4f}{_half_width(report, 'divergence')}"
     rows.append(("divergence from dense", f"{dense.divergence:.4f}", divergence, ""))
@@ -53,11 +55,15 @@ def _cost_rows(report: Figures) -> list[tuple[str, str, str, str]]:
 def _latency_rows(report: Figures) -> list[tuple[str, str, str, str]]:
     dense, pruned, sparsity = report.dense.latency, report.pruned.latency, report.sparsity
     rows = [(f"ms for a batch of {dense.batch}", _latency_text(dense), _latency_text(pruned), _speedup(dense, pruned))]
+    tokens = report.settings.get("tokens")
+    if tokens:
+        before, after = (f"{1000 * tokens / latency.median:,.0f}" for latency in (dense, pruned))
+        rows.append((f"tokens per second, batch of {dense.batch}", before, after, ""))
     generation = report.settings.get("generation")
     if generation is not None:
-        before, after = (Latency(**generation[side]) for side in ("dense", "pruned"))
+        first, second = (Latency(**generation[side]) for side in ("dense", "pruned"))
         rows.append(
-            (generation_label(generation), _latency_text(before), _latency_text(after), _speedup(before, after))
+            (generation_label(generation), _latency_text(first), _latency_text(second), _speedup(first, second))
         )
     if sparsity is not None:
         rows.append(("  with the zeros in place", "", _latency_text(sparsity.masked), _speedup(dense, sparsity.masked)))
@@ -77,6 +83,10 @@ def _fraction(report: Figures, name: str, label: str, dense: float | None, prune
 
 def _number_row(report: Figures, name: str, label: str, dense: float, pruned: float) -> Row:
     return label, f"{dense:.4f}", f"{pruned:.4f}", f"{pruned - dense:+z.4f}{_half_width(report, name)}"
+
+
+def _perplexity_row(dense: float, pruned: float) -> Row:
+    return "perplexity", f"{dense:,.2f}", f"{pruned:,.2f}", f"{pruned / dense:.3f} times"
 
 
 def _half_width(report: Figures, name: str, factor: float = 1) -> str:

@@ -98,11 +98,12 @@ def lean(
     session = training_session(
         model, data, test, learning_rate, batch_size, seed, checkpoint, options, trains=tuning_steps > 0
     )  # fmt: skip
-    fit = session.training_by_round(tuning_steps) if tuning_steps else fit
     work = folded_copy(model)
     fractions = [share ** (number / rounds) for number in range(1, rounds + 1)]
     with stage("trace", LEAN_STAGES):
         network = trace(work, session.batches)
+    session = session.marked_by(network)
+    fit = session.training_by_round(tuning_steps) if tuning_steps else fit
     with stage("prune", LEAN_STAGES):
         result = LeanRounds(work, network, skip, by, variance).run(fractions, fit)
     note = f"kernels by {by}, {number_of(rounds, 'round')}, {number_of(tuning_steps, 'step')} in each"

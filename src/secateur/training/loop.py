@@ -14,6 +14,7 @@ from secateur.data.batch import Batch, on_device
 from secateur.data.model_inputs import device_of
 from secateur.errors import StorageError
 from secateur.evaluation.losses import supervised_losses
+from secateur.evaluation.outputs import with_named_scores
 from secateur.graph.contexts import isolated_evaluation
 from secateur.graph.model_calls import call_model
 from secateur.importance.checkpoint import tensor_fingerprint
@@ -138,10 +139,11 @@ class TrainingLoop:
         """Return the loss of one step; its random numbers depend on the stage and the step alone."""
         draws = generator_for(self.settings.seed, stage, step)
         batch = sample_batch(self.microbatches, self.settings.batch_size, draws)
-        dense_output = self._dense_output(batch) if self.settings.distill else None
+        has_scores = batch.has_token_scores
+        dense_output = with_named_scores(self._dense_output(batch), has_scores) if self.settings.distill else None
         with torch.random.fork_rng(), torch.enable_grad():
             torch.manual_seed(int(torch.randint(2**62, (), generator=draws)))  # dropout draws from the global one
-            output = call_model(self.model, batch)
+            output = with_named_scores(call_model(self.model, batch), has_scores)
             if self.settings.distill:
                 return distillation_objective(output, dense_output, batch.target)
             return supervised_losses(output, batch.target).mean()

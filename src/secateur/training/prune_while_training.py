@@ -11,7 +11,7 @@ from secateur.data.batch import Batch, on_device
 from secateur.data.model_inputs import device_of
 from secateur.entry import entry_point
 from secateur.errors import DataError, OptionError
-from secateur.evaluation.outputs import is_logits, main_output
+from secateur.evaluation.outputs import is_logits, main_output, with_named_scores
 from secateur.graph.contexts import isolated_evaluation, run_module
 from secateur.graph.model_copies import copy_model
 from secateur.importance.registry import CriterionLike, find_criterion
@@ -20,6 +20,7 @@ from secateur.options.selections import Selection
 from secateur.pruning.results import Result
 from secateur.report.measured_report import measure_networks
 from secateur.surgery.recipe import recipe_of
+from secateur.tracing import trace
 from secateur.training.session import TrainingSession, training_session
 from secateur.training.taylor_schedule import TaylorSchedule
 from secateur.utils.plurals import number_of
@@ -96,16 +97,18 @@ def prune_while_training(
         raise OptionError(f"towards={towards!r} is unknown; known are {', '.join(TOWARDS)}")
     find_criterion("taylor-gates" if by == OWN_GATES else by)
     options = (dict(keep), by, towards, every, units_per_step, round_to, floor, only, skip)
-    measured = training_session(model, data, test, learning_rate, batch_size, seed, checkpoint, options)
-    batches = _with_targets(measured, towards)
-    session = replace(measured, batches=batches, settings=replace(measured.settings, distill=towards == "dense"))
+    unmarked = training_session(model, data, test, learning_rate, batch_size, seed, checkpoint, options)
     work = copy_model(model, {})
     requires_grad = {name: parameter.requires_grad for name, parameter in work.named_parameters()}
     for parameter in work.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
+    network = trace(work, unmarked.example)
+    measured = unmarked.marked_by(network)
+    batches = _with_targets(measured, towards)
+    session = replace(measured, batches=batches, settings=replace(measured.settings, distill=towards == "dense"))
     loop = session.loop(work)
     schedule = TaylorSchedule(
-        work, session.example, loop.optimizer, keep, every=every, units_per_step=units_per_step, round_to=round_to,
+        work, network, loop.optimizer, keep, every=every, units_per_step=units_per_step, round_to=round_to,
         by=None if by == OWN_GATES else by, data=batches, floor=floor, only=only, skip=skip,
     )  # fmt: skip
     with stage("prune", TAYLOR_STAGES):
@@ -144,7 +147,7 @@ def _with_targets(session: TrainingSession, towards: str) -> list[Batch]:
             raise DataError("towards='labels' needs labels; give (inputs, target) batches, or towards='dense'")
         with isolated_evaluation(session.dense):
             output = run_module(session.dense, on_device(batch, device_of(session.dense)))
-        if not is_logits(output):
+        if not is_logits(with_named_scores(output, batch.has_token_scores)):
             raise DataError(
                 "pruning while training needs labels here: without any, and with outputs that are no class scores, the "
                 "loss has no gradient at the dense network; give (inputs, target) batches, or use secateur.prune"

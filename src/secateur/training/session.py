@@ -2,19 +2,21 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from secateur.coupling.network import Network
 from secateur.data.batch import Batch, on_device
 from secateur.data.conversion import example_batches
 from secateur.data.model_inputs import device_of, floating_type
 from secateur.data.user_examples import UserExamples
 from secateur.errors import DataError
 from secateur.evaluation.report_split import ReportExamples, split_examples
+from secateur.importance.context import as_examples
 from secateur.importance.data_checks import checked_data, usable_examples
 from secateur.training.loop import TrainingLoop, TrainingSettings
 
@@ -44,6 +46,14 @@ class TrainingSession:
     def measured(self) -> ReportExamples:
         """The examples to measure on, on the network's device."""
         return self.examples.on(device_of(self.dense))
+
+    def marked_by(self, network: Network) -> "TrainingSession":
+        """Return the session with examples that are marked by the network, as `as_examples` does."""
+        fitted, measured = (as_examples(network, batches) for batches in (self.batches, self.examples.measured))
+        (timed,) = as_examples(network, [self.examples.timed])
+        return replace(
+            self, batches=fitted, examples=replace(self.examples, fitted=fitted, measured=measured, timed=timed)
+        )
 
     def loop(self, model: nn.Module) -> TrainingLoop:
         """Return a loop that trains a copy of the dense network by Adam."""

@@ -19,7 +19,7 @@ from secateur.options.call_checks import checked_calls
 from secateur.options.selections import Selection
 from secateur.options.table import check_option
 from secateur.surgery.cut import cut
-from secateur.tracing import trace
+from secateur.tracing import traced_network
 from secateur.training.gate_gradients import TrainingGateGradients
 from secateur.training.masks import Masks, clear_all_momentum
 from secateur.training.method import TrainingMethod
@@ -113,7 +113,7 @@ class TaylorSchedule(TrainingMethod):
         self.by, self.data = by, data
         if by is not None:
             find_criterion(by)
-        self.network = trace(self.model, example_inputs)
+        self.network = traced_network(self.model, example_inputs)
         selected = self.network.select(only, skip)
         self._selected = [group.name for group in selected]
         self.gates = TrainingGateGradients(self.network, selected)

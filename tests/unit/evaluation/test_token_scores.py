@@ -10,6 +10,7 @@ from torch.nn import functional as F
 import secateur as sc
 from expected_warnings import untrained_networks
 from secateur.evaluation.token_scores import has_token_scores
+from secateur.training import prune_while_training
 
 pytestmark = untrained_networks
 
@@ -77,6 +78,19 @@ class States(Language):
         return self.norm(x + self.down(self.up(x).relu()))
 
 
+class TwoHeads(Language):
+    """Scores of the words of two vocabularies, and the states that both are computed from."""
+
+    def __init__(self, words: int = 7) -> None:
+        super().__init__()
+        self.notes, self.second = nn.Embedding(7, 6), nn.Linear(6, words)
+
+    def forward(self, tokens: Tensor) -> Any:
+        x = self.embed(tokens) + self.notes(tokens % 7)
+        x = self.norm(x + self.down(self.up(x).relu()))
+        return self.head(x), self.second(x), x
+
+
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +105,7 @@ class Recurrent(nn.Module):
     ("model", "expected"),
     [
         (Language(), True), (Language(tied=True), True), (Pair(), True), (LastOne(), True), (Recurrent(), True),
-        (Named(), False), (States(), False),
+        (Named(), False), (States(), False), (TwoHeads(), False), (TwoHeads(words=1), True),
         (nn.Sequential(nn.Embedding(WORDS, 6), nn.ReLU(), nn.Linear(6, 4)), False),  # features, or classes of words
         (nn.Sequential(nn.Conv1d(3, 6, 1), nn.ReLU(), nn.Conv1d(6, 4, 1)), False),
     ],
@@ -202,3 +216,44 @@ def test_labels_are_inputs_where_only_they_make_a_model_score_all_tokens() -> No
     assert all(torch.equal(ours[name], named[name]) for name in named)
     assert results[0].report.pruned.loss == results[1].report.pruned.loss
     assert results[0].model(TOKENS[0])[0].shape == (8, 1, WORDS)
+
+
+def test_a_model_that_scores_all_tokens_only_with_targets_is_pruned_by_all_of_them_without_labels() -> None:
+    results = [sc.prune(kind(), TOKENS, {"macs": 0.6}, progress=False) for kind in (LastUnlessTrained, Named)]
+    ours, named = (result.model.state_dict() for result in results)
+    assert all(torch.equal(ours[name], named[name]) for name in named)
+    assert results[0].report.pruned.divergence == results[1].report.pruned.divergence
+    assert sc.language_report(LastUnlessTrained(), results[0].model, TOKENS, tokens=2).small.perplexity > 1
+
+
+class OtherIgnoredLabel(Language):
+    """A model whose own loss knows another label for what does not count."""
+
+    def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Any:
+        scores = self.scores(tokens)
+        if targets is None:
+            return scores[:, [-1]], None
+        return scores, F.cross_entropy(scores.view(-1, WORDS), targets.reshape(-1), ignore_index=-1)
+
+
+def test_labels_that_do_not_count_are_words_in_the_second_input() -> None:
+    texts = ["abcdefghijklmnop" * 12]
+    data = sc.text_batches(lambda text: [ord(letter) % WORDS for letter in text], texts, length=8, batch_size=6)
+    results = [
+        sc.prune(kind(), data, {"macs": 0.6}, by="l2", repair=None, progress=False)
+        for kind in (OtherIgnoredLabel, Language)
+    ]
+    assert results[0].report.pruned.agreement == results[1].report.pruned.agreement
+    assert results[0].report.pruned.loss == results[1].report.pruned.loss
+
+
+@pytest.mark.parametrize("has_labels", [True, False])
+@pytest.mark.parametrize("plain", [Language, Pair])
+def test_training_while_pruning_reads_plain_scores_like_named_ones(plain: type[Language], has_labels: bool) -> None:
+    data = [(batch[:, :-1], batch[:, 1:]) if has_labels else batch for batch in TOKENS]
+    options: Any = {"every": 2, "tuning_steps": 2, "units_per_step": 4, "progress": False}
+    results = [prune_while_training(kind(), data, {"units": 0.7}, **options) for kind in (plain, Named)]
+    ours, named = (result.model.state_dict() for result in results)
+    assert all(torch.equal(ours[name], named[name]) for name in named)
+    assert results[0].report.pruned.agreement == results[1].report.pruned.agreement is not None
+    assert results[0].report.pruned.perplexity == results[1].report.pruned.perplexity is not None

@@ -181,3 +181,12 @@ def test_another_criterion_prunes_what_has_no_gates() -> None:
     others = TaylorSchedule(model, x, optimizer, {"units": 0.9}, by="l2")
     assert gates.left_whole == ("a", "mix") and [group.name for group in gates.groups] == ["c"]
     assert {group.name for group in others.groups} == {"a", "mix", "c"} and not others.left_whole
+
+
+def test_a_schedule_takes_a_network_that_was_traced_of_this_model() -> None:
+    model, optimizer = network_and_optimizer()
+    network = sc.trace(model, batches()[0][0])
+    assert TaylorSchedule(model, network, optimizer, {"macs": 0.5}).network is network
+    other = sc.trace(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 4))
+    with pytest.raises(sc.SecateurError, match="in the network that was traced"):
+        TaylorSchedule(model, other, optimizer, {"macs": 0.5})

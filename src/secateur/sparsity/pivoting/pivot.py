@@ -106,6 +106,7 @@ def pivot(
     work = folded_copy(model)
     with stage("trace", PIVOT_STAGES):
         network = trace(work, session.batches)
+    session = session.marked_by(network)
     rounds_of_pivoting = PivotRounds(work, network, axes_to_pivot(network, skip), shape, balanced, starts, seed)
     fit = session.training_by_round(tuning_steps) if tuning_steps else fit
     with stage("prune", PIVOT_STAGES):

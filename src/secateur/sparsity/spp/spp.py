@@ -17,7 +17,7 @@ from secateur.sparsity.spp.budget import MacBudget, prune_counts
 from secateur.sparsity.spp.columns import columns_of
 from secateur.sparsity.spp.layer_selection import layers_to_prune, left_out
 from secateur.sparsity.spp.result import SPPResult
-from secateur.tracing import trace
+from secateur.tracing import traced_network
 from secateur.training.method import TrainingMethod
 from secateur.utils.deprecation import renamed_attribute
 
@@ -40,7 +40,7 @@ class SPP(TrainingMethod):
 
     Args:
         model: the model that is trained.
-        example_inputs: inputs as `trace` takes them.
+        example_inputs: inputs as `trace` takes them; or a network that was traced.
         optimizer: the optimizer that trains the model.
         keep: `{"macs": 0.5}` or `{"columns": 0.5}`: the same ratio for all layers.
         ratios: the fraction of columns to prune, by globs of layers' names, in place of that ratio; the other layers
@@ -93,7 +93,7 @@ class SPP(TrainingMethod):
     ) -> None:
         if groups not in ("columns", "channels") or every < 1:
             raise BudgetError(f"groups={groups!r}, every={every}: groups are columns or channels, every is 1 or more")
-        self.network = trace(model, example_inputs)
+        self.network = traced_network(model, example_inputs)
         layers = layers_to_prune(model, self.network, skip)
         counts = prune_counts(self.network, layers, groups, keep, ratios)
         parameters = dict(model.named_parameters())

@@ -12,6 +12,7 @@ from secateur.options.selections import Selection
 from secateur.sparsity.results import RunSettings
 from secateur.sparsity.spp.result import SPPResult
 from secateur.sparsity.spp.spp import SPP
+from secateur.tracing import trace
 from secateur.training.session import training_session
 from secateur.utils.plurals import number_of
 from secateur.utils.progress import stage
@@ -76,9 +77,11 @@ def spp(
     options = (keep, ratios, groups, every, tuning_steps, skip)
     session = training_session(model, data, test, learning_rate, batch_size, seed, checkpoint, options)
     work = copy_model(model, {})
+    network = trace(work, session.example)
+    session = session.marked_by(network)
     loop = session.loop(work)
     method = SPP(
-        work, session.example, loop.optimizer, keep, ratios=ratios, every=every, groups=groups, skip=skip, seed=seed
+        work, network, loop.optimizer, keep, ratios=ratios, every=every, groups=groups, skip=skip, seed=seed
     )  # fmt: skip
     with stage("prune", SPP_STAGES):
         pruning_steps = loop.until("chances", lambda: method.is_finished, method)

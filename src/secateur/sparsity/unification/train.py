@@ -94,6 +94,7 @@ def unify(
     work = folded_copy(model)
     with stage("trace", UNIFICATION_STAGES):
         network = trace(work, session.batches)
+    session = session.marked_by(network)
     loop, every = session.loop(work), max(soft_steps // UPDATES, 1)
     method = Unification(
         work, loop.optimizer, pruned, unified, shape=shape, rho=rho, every=every, only=only, skip=skip
