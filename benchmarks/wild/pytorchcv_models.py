@@ -21,8 +21,8 @@ def _pytorchcv_definition(name: str, size: int = 64) -> Definition:
 
 FAMILIES = {
     "bninception": _pytorchcv_definition("bninception"),
-    "airnet50": _pytorchcv_definition("airnet50_1x64d_r16"),
     "bam_resnet18": _pytorchcv_definition("bam_resnet18"),
+    "rir": _pytorchcv_definition("rir_cifar10", 32),
 }
 
 DEFINITIONS = {f"pytorchcv/{name}": definition for name, definition in FAMILIES.items()}

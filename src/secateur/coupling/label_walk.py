@@ -79,8 +79,9 @@ def _walk(program: Program, shapes: Mapping[Node, Any], scope: TracingScope) -> 
             if program.last_use[operand] <= program.position[node]:
                 labels.pop(operand, None)
     for node in program.output_nodes:
+        name = f" {program.output_names[node]}" if node in program.output_names else ""
         for value in tensors(labels[node]):
-            tracer.freeze(value, node, "is the network's output")
+            tracer.freeze(value, node, f"is the network's output{name}")
     for node, dim, heads in tracer.attention.heads:
         tracer.notes.literals.extend(expanded_sizes(node, dim, heads))
     return tracer

@@ -13,7 +13,7 @@ from torch.nn.modules import transformer
 from torch.utils import _pytree as pytree
 
 from secateur.data.batch import Batch
-from secateur.errors import DataError, SecateurError
+from secateur.errors import DataError, SecateurError, TraceError
 from secateur.graph.attribute_snapshots import attributes_restored
 from secateur.graph.contexts import evaluation_mode, isolated_evaluation, run_module
 from secateur.graph.decomposed_operators import (
@@ -34,7 +34,12 @@ from secateur.graph.functionalize import functional, is_mutable, writes_where_se
 from secateur.graph.model_calls import plain_forward
 from secateur.graph.program import Program
 from secateur.graph.random_draws import drawing_by_size
-from secateur.graph.remembered_state import attributes_forgotten, cached_tensors, remembered_attributes
+from secateur.graph.remembered_state import (
+    attributes_forgotten,
+    cached_tensors,
+    remembered_attributes,
+    replaced_buffers,
+)
 from secateur.graph.shape_kernels import shapes_at_once
 from secateur.graph.torch_logs import torch_logs_silenced
 from secateur.graph.wrappers import without_compilation
@@ -73,7 +78,7 @@ def export_program(model: nn.Module, batch: Batch, axes: Axes = ()) -> Program:
         exclusive(), evaluation_mode(model), attributes_restored(model), fused_layers_disabled(), torch_logs_silenced(),
         without_compilation(), torch.no_grad(),
     ):  # fmt: skip
-        program = _exported_program(model, batch, axes)
+        program = _program_of_state(model, batch, axes)
         if not program.output_nodes:
             raise DataError(f"{type(model).__name__} returns {_output_text(model, batch)}; {OUTPUTS}")
         return program
@@ -86,6 +91,23 @@ def _output_text(model: nn.Module, batch: Batch) -> str:
     """Describe what a model returns."""
     output = on_callers_device(model)(*batch.args, **batch.kwargs)
     return "None" if output is None else f"{kind_text(output)} without a tensor that depends on its inputs"
+
+
+def _program_of_state(model: nn.Module, batch: Batch, axes: Axes) -> Program:
+    """Export a model as it is; where that fails, with the buffers that its code replaces when it sees the batch.
+
+    Raises:
+        TraceError, DataError: as `export_program`.
+    """
+    try:
+        return _exported_program(model, batch, axes)
+    except TraceError:
+        buffers = replaced_buffers(model, batch)
+        if not buffers:
+            raise
+        for module, name, buffer in buffers:
+            module._buffers[name] = buffer
+        return _exported_program(model, batch, axes)
 
 
 def _exported_program(model: nn.Module, batch: Batch, axes: Axes) -> Program:

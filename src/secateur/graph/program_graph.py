@@ -86,6 +86,16 @@ class ProgramGraph(ProcessBound):
         return tuple(value for value, kind in zip(results, kinds, strict=True) if kind == OutputKind.USER_OUTPUT)
 
     @cached_property
+    def output_names(self) -> dict[Node, str]:
+        """The keys of nodes among the outputs, where the model returns several under keys, as in a dict."""
+        spec = self.call_spec.out_spec
+        keys = getattr(spec, "context", None)
+        if not isinstance(keys, list) or len(keys) < 2 or len(keys) != spec.num_children:
+            return {}
+        names = [str(key) for at, key in enumerate(keys) for _ in range(spec.child(at).num_leaves)]
+        return {node: name for node, name in zip(self.outputs, names, strict=True) if isinstance(node, Node)}
+
+    @cached_property
     def call_spec(self) -> Any:
         """The structures of the inputs and the output; torch makes a class of them at each access."""
         return self.exported.call_spec

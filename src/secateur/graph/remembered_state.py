@@ -96,6 +96,23 @@ def cached_tensors(model: nn.Module, batch: Batch) -> list[RememberedAttribute]:
     return attributes
 
 
+def replaced_buffers(model: nn.Module, batch: Batch) -> list[tuple[nn.Module, str, Tensor]]:
+    """Find the buffers that the model's code replaces by others of another shape, such as the positions of patches.
+
+    Returns:
+        Their modules, their names, and what a run on the batch puts in their place; the model is as it was.
+    """
+    before = [(module, *entry) for module in model.modules() for entry in module._buffers.items()]
+    with isolated_evaluation(model), torch.random.fork_rng(devices=[]):
+        run_module(model, batch)
+        now = [(module, name, module._buffers.get(name)) for module, name, _ in before]
+    return [
+        (module, name, new)
+        for (module, name, new), (_, _, old) in zip(now, before, strict=True)
+        if isinstance(new, Tensor) and isinstance(old, Tensor) and new.shape != old.shape
+    ]
+
+
 def _are_same_tensors(tensors: Any, filled: dict[Any, Tensor]) -> bool:
     """Return whether a dict has the same tensors as another, under the same keys."""
     return tensors.keys() == filled.keys() and all(

@@ -21,7 +21,7 @@ from secateur.graph.memory_formats import as_channels_last, is_channels_last
 from secateur.graph.wrappers import unwrap_children
 from secateur.surgery.apply_recipe import apply_recipe, pack_recurrent_weights
 from secateur.surgery.lineage import Lineage, attach_lineage
-from secateur.surgery.rebuild import rebuild_model, restored_on_failure
+from secateur.surgery.rebuild import rebuild_model, restored_on_failure, shape_placeholders
 from secateur.surgery.saved_recipe import PROGRAM, RECIPE, WEIGHTS, SavedRecipe, SavedRecipe2, lineage_from_saved
 
 OF_0_7 = (PROGRAM, "scores.safetensors", "report.json", "report.html", "report.txt", "pivot.json")
@@ -64,6 +64,7 @@ class PreparedLoad:
         with restored_on_failure(target):
             if not is_program:
                 unwrap_children(target)
+                shape_placeholders(target, self.lineage.steps[0].shapes)
                 for step in self.lineage.steps:
                     apply_recipe(target, step.recipe)
             for name, tensor in (*target.named_parameters(), *target.named_buffers()):

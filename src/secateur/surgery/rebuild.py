@@ -1,12 +1,12 @@
 """Cut models rebuilt from a fresh dense model; every cut is validated and tried on a copy first."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from secateur.data.batch import Batch
 from secateur.data.conversion import example_batches
@@ -45,6 +45,7 @@ def rebuild_model(model: nn.Module, lineage: Lineage, torch_version: str, exampl
     try:
         cut = copy_model(model, {}) if programs else alias_model(model)
         unwrap_children(cut)
+        shape_placeholders(cut, lineage.steps[0].shapes)
         for step in lineage.steps:
             cut = _apply_step(cut, step, lineage.title, torch_version, example_inputs)
     except StorageError:
@@ -54,6 +55,25 @@ def rebuild_model(model: nn.Module, lineage: Lineage, torch_version: str, exampl
     except Exception as failure:  # the model's own code, or torch on a recipe that is of another model
         raise StorageError(f"a cut can't be made again: {failure_text(failure)}") from failure
     return cut
+
+
+def shape_placeholders(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Give buffers that the model's code computes at its first batch the shapes that they had when it was cut.
+
+    Such a buffer is no part of the state dict. Before the first batch it has at most one entry along the axes that
+    differ, in this model or in the one that was cut.
+    """
+    for path, module in model.named_modules():
+        for name in module._non_persistent_buffers_set:
+            buffer, saved = module._buffers.get(name), shapes.get(f"{path}.{name}" if path else name)
+            if buffer is not None and saved is not None and _is_placeholder(buffer, saved):
+                module._buffers[name] = buffer.new_zeros(()).expand(saved)
+
+
+def _is_placeholder(buffer: Tensor, shape: tuple[int, ...]) -> bool:
+    pairs = list(zip(buffer.shape, shape, strict=False))
+    is_short = all(now == saved or min(now, saved) < 2 for now, saved in pairs)
+    return buffer.dim() == len(shape) and is_short and buffer.shape != shape
 
 
 def _apply_step(model: nn.Module, step: CutStep, title: str, torch_version: str, example_inputs: Any) -> nn.Module:

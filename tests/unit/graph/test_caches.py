@@ -1,4 +1,4 @@
-"""Tensors that a model's own code computes from its parameters in evaluation mode, and keeps in a dict."""
+"""Tensors that a model's own code computes in evaluation mode, and keeps in a dict or in a buffer."""
 
 from pathlib import Path
 
@@ -81,3 +81,34 @@ def test_a_model_that_has_run_is_loaded_onto_as_a_new_one_is(tmp_path: Path) -> 
         loaded = sc.load(used, tmp_path)
         assert torch.equal(loaded(x), result.model(x))
     assert not loaded.training
+
+
+class Positions(nn.Module):
+    """Two layers, with positions between them that the first batch replaces by as many as it has, as ConViT's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 2)
+        self.register_buffer("positions", torch.zeros(1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.positions.shape[0] != x.shape[1]:
+            self.positions = torch.linspace(0.5, 1, x.shape[1])[:, None]
+        return self.last(self.first(x).relu() * self.positions)
+
+
+@pytest.mark.parametrize("has_run", [False, True])
+def test_buffers_that_the_first_batch_replaces(has_run: bool, tmp_path: Path) -> None:
+    model, x = Positions().eval(), torch.randn(8, 5, 4)
+    if has_run:
+        model(x)
+    positions = model.positions
+    result = sc.prune(model, [x], {"macs": 0.5}, by="l2", repair=None, allocation="uniform")
+    assert model.positions is positions
+    result.save(tmp_path)
+    with torch.no_grad():
+        for used in (False, True):
+            fresh = Positions().eval()
+            if used:
+                fresh(x)
+            assert torch.equal(sc.load(fresh, tmp_path)(x), result.model(x))
