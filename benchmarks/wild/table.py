@@ -97,7 +97,9 @@ def _tracing(rows: Sequence[Row], newest: str) -> list[str]:
     if older:
         plain, batched = (_ratio_summary(rows, key) for key in ("export_s", "batched_s"))
         time += f" In all rows, of which {older} are older, these are {plain} and {batched}. "
-        time += "The slowest networks are measured again first, so the newest rows are slower than most."
+        time += (
+            "The newest rows are no sample of all networks: they are new ones, and slow ones that were measured again."
+        )
     return [time, "", *_slowest(rows, newest), SLOW]
 
 
