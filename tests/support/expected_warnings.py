@@ -7,7 +7,7 @@ unread_targets = pytest.mark.filterwarnings("ignore:targets are left out, as no 
 
 untrained_networks = pytest.mark.filterwarnings(
     r"ignore:\w+ was left out. it did not bring the cut network nearer:UserWarning",
-    r"ignore:\w+ fits what it saw much better:UserWarning",
+    r"ignore:\w+ fits the examples used much better:UserWarning",
     "ignore:adapt was left out. the examples give:UserWarning",
     "ignore:.* is refitted with care only:UserWarning",
 )

@@ -46,7 +46,7 @@ class Candidate(NamedTuple):
         """The name of what was simulated, with the temperature if it is not 1."""
         return "divergence" if self.temperature == 1 else f"divergence at temperature {self.temperature:g}"
 
-    def measured(self, value: float) -> str:
+    def loss_text(self, value: float) -> str:
         """Return a value of what was simulated, with its name, and the temperature if it is not 1."""
         return f"divergence {value:.4f}" + ("" if self.temperature == 1 else f" at temperature {self.temperature:g}")
 
@@ -147,7 +147,7 @@ def preferred_candidate(plain: Candidate, filling: Candidate) -> Candidate:
     chosen = filling if is_filling else plain
     note = (
         f"sizes {'fill' if is_filling else 'do not fill'} steps of {after.step} channels: the best plan of such sizes "
-        f"keeps {after.kept / max(after.dense, 1):.0%} of the MACs in steps ({plain.measured(filling.loss)}), "
+        f"keeps {after.kept / max(after.dense, 1):.0%} of the MACs in steps ({plain.loss_text(filling.loss)}), "
         f"the best plan of any sizes {before.kept / max(before.dense, 1):.0%} ({plain.loss:.4f})"
     )
     return chosen.with_note(note)

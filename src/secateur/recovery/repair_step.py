@@ -40,7 +40,7 @@ class RepairStep:
             warn(f"{self.name} was left out: it did not bring the cut network nearer to the dense one")
         elif self.overfitted:
             warn(
-                f"{self.name} fits what it saw much better (divergence {self.fitted:.4f}) than other examples "
+                f"{self.name} fits the examples used much better (divergence {self.fitted:.4f}) than others "
                 f"({self.after:.4f}); more of them would help"
             )
 

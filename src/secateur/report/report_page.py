@@ -11,6 +11,7 @@ from secateur.report.explanations import criterion_explanation, terms_in
 from secateur.report.figures import Figures
 from secateur.report.group_charts import UNFOLDED, bars_by_kind, score_charts
 from secateur.report.pages import KeyFigure, render_page, short_count
+from secateur.report.repairs_text import divergence_text
 from secateur.report.text import LAYER_COLUMNS, facts_lines, layer_rows, report_rows, time_rows
 
 
@@ -83,9 +84,7 @@ def _repair_rows(report: Figures) -> list[tuple[str, str, str, str, str]]:
     return [
         (
             step["name"],
-            f"{step['before']:.4f}",
-            f"{step['after']:.4f}",
-            f"{step['fitted']:.4f}",
+            *(divergence_text(step[name]) for name in ("before", "after", "fitted")),
             ": ".join(text for text in ("kept" if step["kept"] else "left out", step.get("training", "")) if text),
         )
         for step in report.settings["repairs"]

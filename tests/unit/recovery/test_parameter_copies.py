@@ -71,7 +71,7 @@ def pruned(model: nn.Module, data: Tensor, repair: str) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("repair", ["refit", "adapt"])
 @pytest.mark.parametrize(("kind", "data"), [(Copying, X), (CopyingConvolutions, IMAGES)])
-@pytest.mark.filterwarnings("ignore:.*(with care only|left out|fits what it saw)")
+@pytest.mark.filterwarnings("ignore:.*(with care only|left out|fits the examples used)")
 def test_copies_of_parameters_are_repaired_as_the_parameters_are(
     kind: type[Copying | CopyingConvolutions], data: Tensor, repair: str
 ) -> None:
