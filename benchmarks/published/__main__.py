@@ -40,6 +40,7 @@ from published.peers import macs_of
 from published.photos import OF_TEN, ONE_EACH, efficientnet_subject, mobilenet_subject
 from published.speech import speech_subject
 from published.subject import PublishedSubject
+from secateur.evaluation.channel_steps import AUTO, channel_step
 
 RESULTS = results_folder("published")
 ROWS = RESULTS / "rows.jsonl"
@@ -122,7 +123,8 @@ def _measures(subject: PublishedSubject, task: PruningTask, method: str) -> dict
     elapsed, used = time.perf_counter() - start, time.process_time() - processor
     macs = macs_of(small, task.image) / macs_of(task.dense, task.image)
     costs = {"seconds": elapsed, "processor seconds": used, "passes": used / passes}
-    return {**subject.measures(small), "macs": macs, "labels": method == BOUND, **costs}
+    step = channel_step(AUTO, torch.device("cpu")).size
+    return {**subject.measures(small), "macs": macs, "labels": method == BOUND, "step": step, **costs}
 
 
 @torch.no_grad()

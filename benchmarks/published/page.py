@@ -72,6 +72,7 @@ def _machines(rows: Iterable[dict[str, dict[str, object]]]) -> str:
     runs = sorted(
         {
             f"version {row['run']['version']}, torch {row['run']['torch']}, {row['run']['processor']}, one thread"
+            + (f", steps of {row['step']} channels" if "step" in row else "")
             for row in rows
         }
     )

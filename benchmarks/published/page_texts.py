@@ -17,7 +17,9 @@ are from. The second writes this page from the rows.
   that of a difference between two methods is smaller, because they are tested on the same images). Speech Commands,
   496 clips of words (the standard error of 96 % is .9 points). CamVid, 78 images at 480 x 360.
 - **Secateur** uses all images (`holdout=0`), because the test images are others. A budget is an upper limit: where
-  sizes that fill the kernels of the processor are chosen, fewer MACs may remain, and the cell then says how many.
+  sizes that fill the kernels of the processor are chosen, fewer MACs may remain, and the cell then says how many. Such
+  sizes depend on the processor: the rows are from ones with AVX-512 (steps of 16 channels), and with AVX2 (8) the
+  command may choose other plans. Newer rows record the step.
 - **Seconds** are processor seconds of one thread for everything from the dense network to the small one. **Passes** are
   the same in forward passes of the dense network over the same images, timed in the same process.
 - No method but `tune` takes gradient steps through the network: up to 600, towards the features that the dense
