@@ -33,9 +33,9 @@ def order_rows(data: Path, seeds: tuple[int, ...], quick: bool) -> Iterator[Row]
             last, best, lost = linearise(search, start)
             yield row | {"way": WAYS[1], "held": last, "lost": lost}
             yield row | {"way": WAYS[2], "held": best}
-            orders, blocks = search.explored(start)
-            yield row | {"way": WAYS[3], "held": search.climbed(orders, 0.0, blocks).retained["layer"]}
-            yield row | {"way": WAYS[4], "held": search.climbed(start, 0.0).retained["layer"]}
+            orders, blocks = search.explore(start)
+            yield row | {"way": WAYS[3], "held": search.climb(orders, 0.0, blocks).retained["layer"]}
+            yield row | {"way": WAYS[4], "held": search.climb(start, 0.0).retained["layer"]}
 
 
 def linearise(search: PivotSearch, orders: dict[str, np.ndarray]) -> tuple[float, float, int]:

@@ -58,8 +58,8 @@ class Fold:
             layers: those to refit, in the order in which they run.
             choice: how they are solved for, from the rows of a quick refit; None to choose by rows held out of all.
         """
-        fitted = self.fitted.forked(pruned)
-        held_out = fitted if self.held_out is self.fitted else self.held_out.forked(pruned)
+        fitted = self.fitted.fork(pruned)
+        held_out = fitted if self.held_out is self.fitted else self.held_out.fork(pruned)
         with own_warnings_dropped():
             refit_behind_cut(fitted, layers, choice, self.rows_share)
         return held_out

@@ -55,7 +55,7 @@ class Stopwatch:
         with isolated_evaluation(self.dense, self.writes):
             return self._call(self.dense)
 
-    def interleaved(self, small: nn.Module) -> list[list[float]]:
+    def time_in_turn(self, small: nn.Module) -> list[list[float]]:
         """Measure the milliseconds of several runs of the dense network and of a smaller one, run in turn."""
         with isolated_evaluation(self.dense, self.writes), isolated_evaluation(small, self.writes):
             return interleaved_times([self._dense_call, self._call(small)])
@@ -67,7 +67,7 @@ class Stopwatch:
 
     def time_ratio(self, small: nn.Module) -> float:
         """Measure the time of a smaller network as a fraction of the dense network's, run in turn."""
-        times = self.interleaved(small)
+        times = self.time_in_turn(small)
         return float(np.median(times[1]) / np.median(times[0]))
 
 

@@ -151,7 +151,7 @@ def _entry_name(key: str) -> str:
 def _detached_copy(state: Any, room: TensorRoom) -> Any:
     """Return a state whose tensors are copies that nobody changes, in memory as long as there is room for them."""
     if isinstance(state, Tensor):
-        return room.copied(state.detach())
+        return room.copy(state.detach())
     if isinstance(state, Mapping):
         return {key: _detached_copy(item, room) for key, item in state.items()}
     if isinstance(state, list | tuple):

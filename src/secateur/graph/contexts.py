@@ -85,7 +85,7 @@ def _tensors_kept(tensors: Iterable[Tensor]) -> Iterator[None]:
 
 
 def _copy_tensor(tensor: Tensor, room: TensorRoom) -> Tensor:
-    return room.copied(tensor) if _is_dense(tensor) else tensor.clone()
+    return room.copy(tensor) if _is_dense(tensor) else tensor.clone()
 
 
 def _is_dense(tensor: Tensor) -> bool:

@@ -16,7 +16,7 @@ def _no_padding(node: Node) -> list[Any]:
 
 
 # Operators that torch leaves out where they change nothing: what makes them so, behind their input.
-SPARED: Mapping[Any, Callable[[Node], list[Any]]] = {
+OPTIONAL: Mapping[Any, Callable[[Node], list[Any]]] = {
     torch.ops.aten.pad.default: _no_padding,
     torch.ops.aten.constant_pad_nd.default: _no_padding,
     torch.ops.aten.clone.default: lambda node: [],

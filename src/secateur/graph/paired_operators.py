@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from secateur.graph.export_operators import SPARED
+from secateur.graph.export_operators import OPTIONAL
 from secateur.graph.program import Program
 
 
@@ -35,7 +35,7 @@ class PairedOperators:
             elif remaining and self._fits(node, remaining[-1]):
                 partner = remaining.pop()
                 names[node.name], self._partners[node] = partner.name, partner
-            elif node.target in SPARED:
+            elif node.target in OPTIONAL:
                 self._partners[node] = self._source(node.args[0])
             else:
                 return None
@@ -48,7 +48,7 @@ class PairedOperators:
     def _fits(self, node: Node, other: Node) -> bool:
         if node.target != other.target:
             return False
-        if node.target not in SPARED:
+        if node.target not in OPTIONAL:
             return True
         read = other.args[0]
         source = self._read_by_other.get(read, read)  # type: ignore[arg-type]

@@ -141,12 +141,12 @@ class EmbeddedPrunedNetwork:
         overrides = dict(self._compact[0])
         for consumer in self.network.new_biases():
             if consumer.fold is not None and consumer.fold.tensor in self.biases:
-                overrides[consumer.node] = self.adding(
+                overrides[consumer.node] = self.bias_addition(
                     overrides.get(consumer.node), self.biases[consumer.fold.tensor], consumer.dim, consumer.fold.outputs
                 )
         return overrides
 
-    def adding(self, handler: OpOverride | None, bias: Tensor, dim: int, outputs: Tensor) -> OpOverride:
+    def bias_addition(self, handler: OpOverride | None, bias: Tensor, dim: int, outputs: Tensor) -> OpOverride:
         """Return the override that adds a bias to an operator's result.
 
         Args:
@@ -228,7 +228,7 @@ class EmbeddedPrunedNetwork:
         for name, value in self._compact_tensors(tensors):
             tensors[name].data.copy_(value)
 
-    def written(self, small: nn.Module) -> nn.Module:
+    def written_copy(self, small: nn.Module) -> nn.Module:
         """Return a copy of the small model with this state; its tensors share their memory with the state."""
         changed = copy_sharing_parameters(small)
         tensors = _renamed_tensors(changed, self.cut_names)

@@ -70,7 +70,7 @@ class FoldedLayer:
             weight = weight if compact is None else compact.weight_of(weight)
         if not pruned_layer.has_constant:
             return weight, None
-        constant = pruned_layer.added(change)
+        constant = pruned_layer.constant_change(change)
         if not self.has_bias:
             return weight, constant.to(weight.dtype)
         if layer.kind == "bias":
@@ -93,7 +93,7 @@ class FoldedLayer:
         if constant is None:
             return {}
         if not self.has_bias:
-            return {layer.node: self.within.adding(handlers.get(layer.node), constant, layer.dim, layer.outputs)}
+            return {layer.node: self.within.bias_addition(handlers.get(layer.node), constant, layer.dim, layer.outputs)}
         overrides: dict[Node, OpOverride] = {layer.node: _bias_override(handlers.get(layer.node), layer.node, constant)}
         if self.norm is not None:
             overrides[self.norm] = _identity_override(handlers.get(self.norm), self.norm)

@@ -52,7 +52,7 @@ class ImageAugmentation:
     def __str__(self) -> str:
         return " and ".join(name for name, used in (("flips", self.flips), ("shifts", self.shifts)) if used) or "none"
 
-    def changed(self, batch: Batch, draws: torch.Generator) -> Batch:
+    def change_images(self, batch: Batch, draws: torch.Generator) -> Batch:
         """Change the images of a batch.
 
         Args:
@@ -116,7 +116,7 @@ def augmentation_for(
         return ImageAugmentation(False, False)
     flipped = images.map(lambda tensor: tensor.flip(3))
     draws = torch.Generator().manual_seed(seed)
-    shifted = ImageAugmentation(flips=False, shifts=True).changed(images, draws)
+    shifted = ImageAugmentation(flips=False, shifts=True).change_images(images, draws)
     with isolated_evaluation(dense, writes):
         output = run_seeded(dense, images)
         others = run_seeded(dense, images.take(torch.arange(images.size or 1).roll(1)))

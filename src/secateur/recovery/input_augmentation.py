@@ -28,7 +28,7 @@ class InputAugmentation:
     def __call__(self, batch: Batch, draws: torch.Generator) -> Batch:
         """Return a batch with changed inputs."""
         if self.function is None:
-            return self.images.changed(batch, draws)
+            return self.images.change_images(batch, draws)
         if batch.kwargs:
             return replace(batch, kwargs=self.function(dict(batch.kwargs)))
         changed = self.function(batch.args[0] if len(batch.args) == 1 else batch.args)

@@ -63,7 +63,7 @@ class PairedExecution:
         handlers, fixed = self.within.handlers(), dict[int, FixedValues]()
         dense_fixed = {} if dense_to is None else self.within.network.program.fixed()
         for microbatch in range(len(self.microbatches)):
-            dense, cut = self._advanced(microbatch, dense_to, cut_to, handlers, dense_fixed, fixed)
+            dense, cut = self._advance(microbatch, dense_to, cut_to, handlers, dense_fixed, fixed)
             yield microbatch, dict(dense.values), dict(cut.values)
 
     def reach(self, node: Node) -> None:
@@ -75,26 +75,26 @@ class PairedExecution:
         """Yield the outputs of the dense and the cut network for every microbatch."""
         program = self.within.network.program
         for _, dense, cut in self.before(program.nodes[-1]):
-            yield program.finish(ValuesOver(dense, program.fixed())), self._finished(cut)
+            yield program.finish(ValuesOver(dense, program.fixed())), self._cut_output(cut)
 
     def cut_outputs(self) -> Iterator[Any]:
         """Yield the outputs of the cut network for every microbatch."""
         for cut in self.cut_before(self.within.network.program.nodes[-1]):
-            yield self._finished(cut)
+            yield self._cut_output(cut)
 
-    def _finished(self, cut: Values) -> Any:
+    def _cut_output(self, cut: Values) -> Any:
         """Return the output of the cut network, from the values before the end."""
         program = self.within.network.program
         return program.finish(ValuesOver(cut, self.within.fixed(program.position[program.nodes[-1]])))
 
-    def forked(self, within: EmbeddedPrunedNetwork) -> "PairedExecution":
+    def fork(self, within: EmbeddedPrunedNetwork) -> "PairedExecution":
         """Return an execution of the same microbatches with another cut network, from the values that both share."""
         other = PairedExecution(within, self.microbatches, self.memory, self.known)
         agrees_until = within.first_cut
         other._cursor.keep_from(self._cursor, lambda states: states[1].position <= agrees_until)
         return other
 
-    def _advanced(
+    def _advance(
         self,
         microbatch: int,
         dense_to: int | None,

@@ -102,16 +102,16 @@ class PrunedLayer:
 
     def inputs_of(self, rows: Tensor) -> Tensor:
         """Select the kept features of rows (rows, groups, features), and append 1 for the constant, if it has one."""
-        return self._with_constant(self._picked(rows, self.features))
+        return self._with_constant(self._select(rows, self.features))
 
     def _with_constant(self, rows: Tensor) -> Tensor:
         return torch.cat([rows, torch.ones_like(rows[..., :1])], 2) if self.has_constant else rows
 
     def outputs_of(self, results: Tensor) -> Tensor:
         """Select the kept outputs of results (rows, outputs of all groups). (groups, rows, outputs)"""
-        return self._picked(results.unflatten(1, (self.layer.groups, -1)), self.outputs)
+        return self._select(results.unflatten(1, (self.layer.groups, -1)), self.outputs)
 
-    def _picked(self, values: Tensor, positions: Tensor) -> Tensor:
+    def _select(self, values: Tensor, positions: Tensor) -> Tensor:
         by_group, positions = values.transpose(0, 1), positions.to(values.device)  # (groups, rows, ...)
         if len(self.groups) < self.layer.groups:
             by_group = by_group.index_select(0, self.groups.to(values.device))
@@ -157,7 +157,7 @@ class PrunedLayer:
         weights = change.to(old.device).transpose(1, 2)[..., : self.features.shape[1]]
         return self.layer.weight_of(weights + self.layer.matrix(old), old).to(old.dtype)
 
-    def added(self, change: Tensor) -> Tensor:
+    def constant_change(self, change: Tensor) -> Tensor:
         """Return the change of the layer's constant, from a change (groups, features + 1, outputs). (all outputs,)"""
         constants = change.new_zeros(self.layer.groups, len(self.layer.outputs) // self.layer.groups)
         return constants.index_put((self.groups[:, None], self.outputs), change[:, -1]).flatten()
@@ -171,4 +171,4 @@ class PrunedLayer:
         else:
             within.state[name] = self.weight(within.state[name], change)
         if self.has_constant:
-            within.add(self.layer, self.added(change))
+            within.add(self.layer, self.constant_change(change))

@@ -163,10 +163,10 @@ class RegressionMoments:
 
     def mean_square(self, change: Tensor) -> float:
         """Return the mean squared error that remains after a change (groups, features, outputs)."""
-        explained = sum(self._explained(change, columns) for columns in matrix_blocks(change.shape[2]))
+        explained = sum(self._explained_error(change, columns) for columns in matrix_blocks(change.shape[2]))
         return float(self.square.sum() - explained) / max(self.rows, 1)
 
-    def _explained(self, change: Tensor, outputs: slice) -> Tensor:
+    def _explained_error(self, change: Tensor, outputs: slice) -> Tensor:
         """Return the reduction of the squared error by a change, summed over some outputs."""
         weights = change[..., outputs]
         features = self.features

@@ -49,14 +49,14 @@ class RegressionRows:
         features, missing, least, most = (torch.cat(tensors, 1) for tensors in values)
         return RegressionRows(features, missing, least, most, torch.cat([item.is_held for item in items]))
 
-    def lacking(self, change: Tensor) -> Tensor:
+    def residuals(self, change: Tensor) -> Tensor:
         """Return the residuals after a change (groups, features, outputs). (groups, rows, outputs)"""
         outputs = self.features @ change.to(self.features)
         return outputs.clamp(self.least, self.most) - outputs
 
     def squared_error(self, change: Tensor) -> float:
         """Return the sum of the squared residuals after a change."""
-        return float(self.lacking(change).double().square().sum())
+        return float(self.residuals(change).double().square().sum())
 
     @property
     def bytes(self) -> int:

@@ -77,7 +77,7 @@ class RepairRunner:
         """
         fitted = self.calibration.fitted
         if name in CLOSED_FORM:
-            return self.solve(number, name, state, fitted, STEPS).written(state), None
+            return self.solve(number, name, state, fitted, STEPS).written_copy(state), None
         candidate = copy_model(state, {})
         return candidate, self.train(train, candidate, fitted)
 

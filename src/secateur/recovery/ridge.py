@@ -162,7 +162,7 @@ def _steps(rows: RegressionRows, moments: RegressionMoments, system: System) -> 
     weight, pace = moments.rows / max(len(rows.is_held), 1), 1.0
     yield change
     while True:
-        moment = at_least_single(rows.features).transpose(1, 2) @ at_least_single(rows.lacking(ahead))
+        moment = at_least_single(rows.features).transpose(1, 2) @ at_least_single(rows.residuals(ahead))
         now = ahead + system.solve(weight * moment)
         later = (1 + math.sqrt(1 + 4 * pace**2)) / 2
         ahead = now + (pace - 1) / later * (now - change)

@@ -28,7 +28,7 @@ def generation_setting(
     if name is None:
         return None
     phase = generation_phase(name, dense, batch, length)
-    times = Stopwatch(dense, batch, writes=plan.network.program.writes, phase=phase).interleaved(small)
+    times = Stopwatch(dense, batch, writes=plan.network.program.writes, phase=phase).time_in_turn(small)
     latencies = zip(("dense", "pruned"), (asdict(latency_of(1, milliseconds)) for milliseconds in times), strict=True)
     return {"phase": name, "length": phase.length, **dict(latencies)}
 

@@ -133,7 +133,7 @@ class LayoutSearch:
                     for (count, tie), kept in ((few, kept_few), (many, kept_many))
                     for name, value in tie.fields.items()
                 }
-                if self._shapes.changed({**derived, **sizes}) is None:
+                if self._shapes.changed_config({**derived, **sizes}) is None:
                     return False
         return True
 

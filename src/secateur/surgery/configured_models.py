@@ -50,10 +50,10 @@ class ConfiguredShapes:
 
     def of(self, numbers: Mapping[str, int], kept_layers: KeptLayers | None = None) -> dict[str, tuple[int, ...]]:
         """Return the shapes of a model with other numbers in its configuration, and fewer layers; empty if refused."""
-        changed = self.changed(numbers, kept_layers)
+        changed = self.changed_config(numbers, kept_layers)
         return {} if changed is None else configured_shapes(self.model, changed)
 
-    def changed(self, numbers: Mapping[str, int], kept_layers: KeptLayers | None = None) -> Any:
+    def changed_config(self, numbers: Mapping[str, int], kept_layers: KeptLayers | None = None) -> Any:
         """Return a copy of the configuration with other numbers; None where its own checks refuse it."""
         try:
             config, _ = config_copy(self.config, numbers, kept_layers or {})

@@ -23,16 +23,16 @@ class TensorRoom:
     def __init__(self, size: int | None = None) -> None:
         self._left = ROOM if size is None else size
 
-    def placed(self, tensor: Tensor) -> Tensor:
+    def place(self, tensor: Tensor) -> Tensor:
         """Return a tensor itself if there is room for it, else a copy in a temporary file, if that is possible."""
         if tensor.nbytes > self._left:
             return mapped_copy(tensor)
         self._left -= tensor.nbytes
         return tensor
 
-    def copied(self, tensor: Tensor) -> Tensor:
+    def copy(self, tensor: Tensor) -> Tensor:
         """Return a copy of a tensor, in memory if there is room for it, else in a temporary file, if possible."""
-        placed = self.placed(tensor)
+        placed = self.place(tensor)
         return tensor.clone() if placed is tensor else placed
 
     def release(self, size: int) -> None:
@@ -62,7 +62,7 @@ class SpillingTensors(dict[str, Tensor]):
     def __setitem__(self, name: str, value: Tensor) -> None:
         """Replace a tensor; the new one may be held as a copy."""
         self._room.release(self._sizes.pop(name, 0))
-        placed = self._room.placed(value)
+        placed = self._room.place(value)
         if placed is value:
             self._sizes[name] = value.nbytes
         super().__setitem__(name, placed)

@@ -78,7 +78,7 @@ def test_a_repaired_copy_takes_over_new_tensors_and_leaves_the_cut_model_as_it_i
     before = {name: tensor.clone() for name, tensor in embedded_tensors(small).items()}
     new = within.state["c.weight"] + 1
     within.state["c.weight"] = new
-    written = embedded_tensors(within.written(small))
+    written = embedded_tensors(within.written_copy(small))
     assert written["c.weight"].data_ptr() == within.state.compact("c.weight").data_ptr()
     assert torch.equal(written["c.weight"], before["c.weight"] + 1)
     assert written["a.weight"].data_ptr() == embedded_tensors(small)["a.weight"].data_ptr()

@@ -35,7 +35,7 @@ def test_shifted_and_flipped_images_are_the_reflected_ones() -> None:
 def test_targets_stay_with_changed_images() -> None:
     target = torch.arange(30.0).view(30, 1, 1, 1).expand(30, 1, 16, 16)
     batch = Batch((random_images(30),), {}, target)
-    changed = ImageAugmentation(flips=True, shifts=False).changed(batch, seeded_draws())
+    changed = ImageAugmentation(flips=True, shifts=False).change_images(batch, seeded_draws())
     assert changed.target is target and not changed.args[0].equal(batch.args[0])
 
 

@@ -76,9 +76,9 @@ class Strict:
 
 def test_checks_of_a_configuration_decide_where_it_has_some() -> None:
     strict = ConfiguredShapes(nn.Module(), Strict())
-    assert strict.changed({"width": 6}).width == 6
-    assert strict.changed({"width": 5}) is None
-    assert ConfiguredShapes(nn.Module(), SimpleNamespace(width=8)).changed({"width": 5}).width == 5
+    assert strict.changed_config({"width": 6}).width == 6
+    assert strict.changed_config({"width": 5}) is None
+    assert ConfiguredShapes(nn.Module(), SimpleNamespace(width=8)).changed_config({"width": 5}).width == 5
 
 
 class Block(nn.Module):

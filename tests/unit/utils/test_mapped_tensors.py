@@ -86,12 +86,12 @@ def test_a_room_copies_in_memory_as_long_as_there_is_room_or_no_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room, tensors = TensorRoom(800), [torch.randn(100) for _ in range(3)]
-    copies = [room.copied(tensor) for tensor in tensors]
+    copies = [room.copy(tensor) for tensor in tensors]
     assert [is_mapped(copy) for copy in copies] == [False, False, True]
     room.release(400)
-    assert room.placed(tensors[0]) is tensors[0]
+    assert room.place(tensors[0]) is tensors[0]
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "missing"))
-    copies.append(room.copied(tensors[2]))
-    assert not is_mapped(copies[-1]) and room.placed(tensors[2]) is tensors[2]
+    copies.append(room.copy(tensors[2]))
+    assert not is_mapped(copies[-1]) and room.place(tensors[2]) is tensors[2]
     for copy, tensor in zip(copies, [*tensors, tensors[2]], strict=True):
         assert torch.equal(copy, tensor) and copy.data_ptr() != tensor.data_ptr()

@@ -42,7 +42,7 @@ def pivot_matrices(
     """
     draws = np.random.default_rng(seed)
     search = PivotSearch(matrices, density, shape, balanced, fixed)
-    states = [search.explored(start_orders(matrices, fixed, number, draws)) for number in range(starts)]
-    climbs = [search.climbed(orders, GAIN, blocks) for orders, blocks in states]
+    states = [search.explore(start_orders(matrices, fixed, number, draws)) for number in range(starts)]
+    climbs = [search.climb(orders, GAIN, blocks) for orders, blocks in states]
     best = max(climbs, key=lambda climb: search.mass(climb.orders, climb.blocks))
-    return search.climbed(best.orders, LEAST_GAIN, best.blocks)
+    return search.climb(best.orders, LEAST_GAIN, best.blocks)

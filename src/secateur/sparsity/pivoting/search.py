@@ -75,7 +75,7 @@ class PivotSearch:
         both = {matrix.rows for matrix in self.matrices if matrix.rows == matrix.columns}
         return [name for name in self._free if name in both]
 
-    def explored(self, orders: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    def explore(self, orders: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Return the orders and blocks of the best state on the way of assignment, until rounds hardly gain."""
         patience = PATIENCE if self._quadratic else 1
         orders, blocks = dict(orders), self.best_blocks(orders, {})
@@ -92,7 +92,7 @@ class PivotSearch:
                 break
         return best
 
-    def _swapped_anew(
+    def _swap_anew(
         self, name: str, orders: dict[str, np.ndarray], blocks: dict[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Swap pairs where that retains more with blocks chosen anew, those first that lose least with present ones."""
@@ -112,7 +112,7 @@ class PivotSearch:
             else:
                 return orders, blocks
 
-    def climbed(
+    def climb(
         self, orders: Mapping[str, np.ndarray], least_gain: float, blocks: Mapping[str, np.ndarray] | None = None
     ) -> PivotedMatrices:
         """Take steps that lose nothing, until a round gains no more than `least_gain`."""
@@ -123,7 +123,7 @@ class PivotSearch:
                 orders[name] = improved_order(name, self.matrices, orders, blocks, self.shape)
             blocks = self.best_blocks(orders, blocks)
             for name in self._quadratic:
-                orders, blocks = self._swapped_anew(name, orders, blocks)
+                orders, blocks = self._swap_anew(name, orders, blocks)
             before, mass = mass, self.mass(orders, blocks)
             gain = mass - before
             if gain <= least_gain:
@@ -141,7 +141,7 @@ def align_orders(
 ) -> PivotedMatrices:
     """Return the blocks of the largest sums, with every order unchanged."""
     orders = {name: np.arange(size) for name, size in order_sizes(matrices).items()}
-    return PivotSearch(matrices, density, shape, balanced, frozenset(orders)).climbed(orders, 0.0)
+    return PivotSearch(matrices, density, shape, balanced, frozenset(orders)).climb(orders, 0.0)
 
 
 def pivot_obliviously(values: np.ndarray, density: float) -> float:
