@@ -16,7 +16,7 @@ from secateur.surgery.trial_shares import draw_means
 
 def freeze_failing_groups(trials: TrialCutter, network: Network, shares: Kept, failure: Failure) -> Network:
     """Freeze the groups that fail alone where the failure was, and those with the same role elsewhere."""
-    for path in ancestors(trials.model, failure.path):
+    for path in ancestors(failure.path):
         near = candidate_groups(network, path)
         others = {name: kept for name, kept in shares.items() if name not in {group.name for group in near}}
         if near and trials.passes(network, others, failure):

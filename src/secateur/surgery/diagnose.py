@@ -16,7 +16,7 @@ from secateur.surgery.module_attributes import COUNTING_NAMES
 MOST_PROPOSALS = 16
 
 
-def ancestors(model: nn.Module, path: str | None) -> list[str]:
+def ancestors(path: str | None) -> list[str]:
     """Return the paths of a module and of all modules that contain it, from the inside out."""
     if path is None:
         return []

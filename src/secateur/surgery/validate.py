@@ -86,9 +86,7 @@ def _validated_draw(trials: TrialCutter, network: Network, seed: int) -> Network
             break
         before = network
         network = (
-            update_attributes(
-                trials, network, draw_shares(network, seed), failure, ancestors(trials.model, failure.path)
-            )
+            update_attributes(trials, network, draw_shares(network, seed), failure, ancestors(failure.path))
             or update_attributes_by_group(trials, network, seed, failure)
             or update_attributes_by_output(trials, network, seed, failure)
             or merge_heads_with_width(trials, network, seed, failure)
@@ -169,7 +167,7 @@ def _with_programs(trials: TrialCutter, network: Network, shares: Kept, failure:
     if failure.path is None:
         culprits = [*bisect_failures(trials, network, network.groups, shares)]
     else:
-        near = candidate_groups(network, next(iter(ancestors(trials.model, failure.path))))
+        near = candidate_groups(network, next(iter(ancestors(failure.path))))
         culprits = [group.name for group in failing_groups(trials, network, near, shares, failure)]
     for name in culprits:
         kept = {name: shares[name]}

@@ -76,7 +76,7 @@ def _with_updates(network: Network, updates: Sequence[AttributeUpdate]) -> Netwo
 
 def update_attributes_by_group(trials: TrialCutter, network: Network, seed: int, failure: Failure) -> Network | None:
     """Return the network with updates, or steps, for groups that fail alone."""
-    path = ancestors(trials.model, failure.path)[:1]
+    path = ancestors(failure.path)[:1]
     shares = draw_shares(network, seed)
     improved = None
     for group in failing_groups(trials, network, candidate_groups(network, *path), shares, failure) if path else ():
@@ -91,7 +91,7 @@ def _update_for_group(trials: TrialCutter, network: Network, seed: int, name: st
     before = trials.run(network, kept, {})
     if before is None or before.path is None:
         return None
-    updated = update_attributes(trials, network, kept, before, ancestors(trials.model, failure.path)[:2])
+    updated = update_attributes(trials, network, kept, before, ancestors(failure.path)[:2])
     if updated is not None:
         return updated
     for step in STEPS:

@@ -22,7 +22,7 @@ MOST_BUNDLES = 12
 def merge_heads_with_width(trials: TrialCutter, network: Network, seed: int, failure: Failure) -> Network | None:
     """Return the network in which heads are merged with their share of the width."""
     tried: set[tuple[str, str]] = set()  # what holds a module has its pairs, too
-    for path in ancestors(trials.model, failure.path):
+    for path in ancestors(failure.path):
         culprits = failing_groups(trials, network, candidate_groups(network, path), draw_shares(network, seed), failure)
         for wide, narrow in islice(_head_width_pairs(culprits), MOST_BUNDLES):
             if (wide.name, narrow.name) in tried:

@@ -25,7 +25,7 @@ def with_module_programs(trials: TrialCutter, network: Network, kept: Kept, fail
     """
     changed = _changed_modules(network, network.mask(kept))
     candidates: Programs = {}
-    for holder in ancestors(trials.model, failure.path) or [""]:
+    for holder in ancestors(failure.path) or [""]:
         programs = _replacement_programs(
             trials, network, (path for path in changed if groups_inside_module(path, holder))
         )

@@ -18,20 +18,20 @@ class LiveBytes(TorchDispatchMode):
     kernel allocates and frees inside one operator is not seen.
 
     Attributes:
-        now: bytes that are alive.
+        alive: bytes that are alive now.
         peak: the most that were alive at one time.
 
     Examples:
         >>> with LiveBytes() as live:
         ...     x = torch.zeros(1000)
         ...     y = (x + 1).sum()
-        >>> live.peak >= 8000, live.now < 8000
+        >>> live.peak >= 8000, live.alive < 8000
         (True, True)
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = 0
+        self.alive = self.peak = 0
         self._storages: dict[int, tuple[weakref.ref[Any], int]] = {}
 
     def __torch_dispatch__(
@@ -53,11 +53,11 @@ class LiveBytes(TorchDispatchMode):
 
         def freed(_: Any) -> None:
             if self._storages.pop(key, None) is not None:
-                self.now -= size
+                self.alive -= size
 
         self._storages[key] = weakref.ref(storage, freed), size
-        self.now += size
-        self.peak = max(self.peak, self.now)
+        self.alive += size
+        self.peak = max(self.peak, self.alive)
 
 
 def _storage_key(leaf: Any) -> int | None:

@@ -21,13 +21,13 @@ class TensorRoom:
     """
 
     def __init__(self, size: int | None = None) -> None:
-        self._left = ROOM if size is None else size
+        self._free = ROOM if size is None else size
 
     def place(self, tensor: Tensor) -> Tensor:
         """Return a tensor itself if there is room for it, else a copy in a temporary file, if that is possible."""
-        if tensor.nbytes > self._left:
+        if tensor.nbytes > self._free:
             return mapped_copy(tensor)
-        self._left -= tensor.nbytes
+        self._free -= tensor.nbytes
         return tensor
 
     def copy(self, tensor: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class TensorRoom:
 
     def release(self, size: int) -> None:
         """Free the room of a tensor that is not in use any more, by its bytes."""
-        self._left += size
+        self._free += size
 
 
 class SpillingTensors(dict[str, Tensor]):

@@ -74,8 +74,8 @@ def test_a_tensor_counts_until_its_last_view_is_gone() -> None:
         x = torch.zeros(1000)
         view, old = x[:10], before[:10]
         del x
-        assert live.now == 4000
+        assert live.alive == 4000
         del view
-        assert live.now == 0
+        assert live.alive == 0
         assert (old + 1).sum() == 10
     assert live.peak == 4000

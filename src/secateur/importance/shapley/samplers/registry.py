@@ -1,6 +1,5 @@
 """Samplers by name."""
 
-from secateur.errors import NameMatchError
 from secateur.importance.shapley.samplers.adjusted import adjusted
 from secateur.importance.shapley.samplers.banzhaf import banzhaf
 from secateur.importance.shapley.samplers.base import Sampler
@@ -22,14 +21,3 @@ SAMPLERS: dict[str, Sampler] = {
     "svarm": svarm,
     "banzhaf": banzhaf,
 }
-
-
-def find_sampler(name: str) -> Sampler:
-    """Return a sampler by name.
-
-    Raises:
-        NameMatchError: no sampler has that name.
-    """
-    if name not in SAMPLERS:
-        raise NameMatchError(f"no sampler is named {name!r}; known are auto, {', '.join(SAMPLERS)}")
-    return SAMPLERS[name]
