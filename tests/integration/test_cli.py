@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 import secateur as sc
+from commands import run_secateur, words_of
 
 WORKSHOP = """
 import torch
@@ -39,26 +39,20 @@ def shop(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def secateur(shop: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "secateur", *words], cwd=shop, capture_output=True, text=True, timeout=300, check=False
-    )
-
-
 MODEL = ("--model", "workshop:make", "--data", "workshop:data")
 
 
 def test_prune_report_and_load(shop: Path) -> None:
     words = "--keep", "macs=0.5", "--out", "small", "--test", "workshop:data", "--seconds", "0.001"
-    done = secateur(shop, "prune", *MODEL, *words)
+    done = run_secateur(shop, "prune", *MODEL, *words)
     assert done.returncode == 0, done.stderr
     assert "accuracy, in-sample" in done.stdout and "64 of the 64 test examples are also among" in done.stdout
     assert "left out for want of time: curves" in done.stdout and "left out, so that it takes" in done.stderr
     report = json.loads((shop / "small" / "report.json").read_text())
     assert report["pruned"]["cost"]["macs"] <= 0.5 * report["dense"]["cost"]["macs"]
-    again = secateur(shop, "report", "small")
+    again = run_secateur(shop, "report", "small")
     assert again.stdout.strip() in done.stdout
-    assert json.loads(secateur(shop, "report", "small", "--json").stdout) == report
+    assert json.loads(run_secateur(shop, "report", "small", "--json").stdout) == report
     torch.manual_seed(3)
     fresh = torch.nn.Sequential(
         torch.nn.Linear(6, 10), torch.nn.ReLU(), torch.nn.Linear(10, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)
@@ -75,7 +69,7 @@ def test_weights_from_a_file(shop: Path) -> None:
     scores = []
     for suffix in ("safetensors", "pt"):
         words = ("--weights", f"weights.{suffix}", "--by", "l1", "--out", suffix)
-        assert secateur(shop, "score", *MODEL, *words).returncode == 0
+        assert run_secateur(shop, "score", *MODEL, *words).returncode == 0
         scores.append(sc.Scores.load(shop / suffix / "scores.safetensors"))
     expected = model[0].weight.detach().double().abs().sum(1)
     for group_scores in scores:
@@ -83,14 +77,14 @@ def test_weights_from_a_file(shop: Path) -> None:
 
 
 def test_inspect_and_score(shop: Path) -> None:
-    inspected = secateur(shop, "inspect", *MODEL)
+    inspected = run_secateur(shop, "inspect", *MODEL)
     assert inspected.returncode == 0
     assert "18 units in 2 groups" in inspected.stdout and "of units" in inspected.stdout
-    drawn = secateur(shop, "inspect", *MODEL, "--page", "network.html", "--kind", "neurons")
+    drawn = run_secateur(shop, "inspect", *MODEL, "--page", "network.html", "--kind", "neurons")
     assert drawn.returncode == 0, drawn.stderr
     page = (shop / "network.html").read_text()
     assert "<svg" in page and 'id="groups"' in page and "written to network.html" in drawn.stdout
-    scored = secateur(shop, "score", *MODEL, "--by", "taylor", "--only", "2", "--out", "scored")
+    scored = run_secateur(shop, "score", *MODEL, "--by", "taylor", "--only", "2", "--out", "scored")
     assert scored.returncode == 0
     assert list(sc.Scores.load(shop / "scored" / "scores.safetensors")) == ["2"]
 
@@ -109,7 +103,7 @@ def test_an_exported_program_where_the_class_is_not_at_hand(shop: Path) -> None:
         "    return list(torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0)).split(8))\n"
     )
     words = ("--program", "model.pt2", "--data", "pictures:data", "--keep", "macs=0.6", "--out", "small")
-    done = secateur(shop, "prune", *words)
+    done = run_secateur(shop, "prune", *words)
     assert done.returncode == 0, done.stderr
     small = torch.export.load(shop / "small" / "model.pt2").module()
     assert small(x).shape == (4, 4) and small(x[:3]).shape == (3, 4)
@@ -118,7 +112,7 @@ def test_an_exported_program_where_the_class_is_not_at_hand(shop: Path) -> None:
 
 def test_groups_keep_the_sizes_that_are_given(shop: Path) -> None:
     words = "--size", "0=7", "--size", "2=50%", "--repair", "refit", "--by", "l1", "--out", "small", "--onnx", "s.onnx"
-    done = secateur(shop, "prune", *MODEL, *words)
+    done = run_secateur(shop, "prune", *MODEL, *words)
     assert done.returncode == 0, done.stderr
     assert "sizes that were given: 0 7 of 10, 2 4 of 8" in done.stdout
     assert "written to s.onnx" in done.stdout and "opset" in done.stdout and (shop / "s.onnx").exists()
@@ -126,7 +120,7 @@ def test_groups_keep_the_sizes_that_are_given(shop: Path) -> None:
 
 def test_a_tradeoff_is_written_and_its_pick_loads(shop: Path) -> None:
     words = "--keep", "macs=0.8,0.5", "--out", "curve", "--repair", "refit", "--pick", "macs=0.6", "--size", "2=5"
-    done = secateur(shop, "tradeoff", *MODEL, *words)
+    done = run_secateur(shop, "tradeoff", *MODEL, *words)
     assert done.returncode == 0, done.stderr
     assert "macs 0.8" in done.stdout and (shop / "curve" / "tradeoff.html").exists()
     fresh = torch.nn.Sequential(
@@ -156,13 +150,13 @@ def test_a_metric_from_a_file_and_a_part_of_the_data_kept_away(shop: Path) -> No
         "--out",
         "small",
     )
-    done = secateur(shop, "prune", *MODEL, *words)
+    done = run_secateur(shop, "prune", *MODEL, *words)
     assert done.returncode == 0, done.stderr
     assert "measured on 16 examples that were not fitted to, with 95 % intervals" in done.stdout
     report = json.loads((shop / "small" / "report.json").read_text())
     assert report["settings"]["metric"] == "hits" and report["pruned"]["metric"] == report["pruned"]["accuracy"]
     assert report["held_out"] and report["changes"]["metric"]["half_width"] is not None
-    assert secateur(shop, "report", "small").stdout.strip() in done.stdout
+    assert run_secateur(shop, "report", "small").stdout.strip() in done.stdout
 
 
 WRONG = {
@@ -189,7 +183,7 @@ WRONG = {
 def test_bad_input_exits_2_and_writes_nothing(case: str, shop: Path) -> None:
     words, message = WRONG[case]
     budget = () if "--keep" in words else ("--keep", "macs=0.5")
-    done = secateur(shop, "prune", *words, *budget, "--out", "small")
+    done = run_secateur(shop, "prune", *words, *budget, "--out", "small")
     assert done.returncode == 2, done.stderr
     assert message in done.stderr and done.stderr.startswith("secateur: ")
     assert "Traceback" not in done.stderr
@@ -197,15 +191,15 @@ def test_bad_input_exits_2_and_writes_nothing(case: str, shop: Path) -> None:
 
 
 def test_usage_errors_exit_2_and_help_and_version_0(shop: Path) -> None:
-    assert secateur(shop, "prune").returncode == 2
-    assert secateur(shop, "--help").returncode == 0
-    version = secateur(shop, "--version")
+    assert run_secateur(shop, "prune").returncode == 2
+    assert run_secateur(shop, "--help").returncode == 0
+    version = run_secateur(shop, "--version")
     assert version.returncode == 0 and version.stdout.strip() == f"secateur {sc.__version__}"
 
 
 def test_control_c_exits_130_and_writes_nothing(shop: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "secateur", "demo", "--out", "small"],
+        words_of("demo", "--out", "small"),
         cwd=shop, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )  # fmt: skip

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 import secateur as sc
+from commands import run_secateur, words_of
 from secateur.report.saved_report import saved_report
 from secateur.sparsity import load_compressed, load_fast, load_pivoted
 
@@ -51,14 +51,6 @@ def shop(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def words_of(*words: str) -> list[str]:
-    return [sys.executable, "-m", "secateur", *words]
-
-
-def secateur(shop: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words_of(*words), cwd=shop, capture_output=True, text=True, timeout=300, check=False)
-
-
 def fresh() -> nn.Sequential:
     layers = [nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten()]
     return nn.Sequential(*layers, nn.Linear(128, 32), nn.ReLU(), nn.Linear(32, 3))
@@ -81,7 +73,7 @@ def check_the_same_by_other_calls(name: str, folder: Path, model: nn.Module) -> 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_trains_writes_and_is_read_again(name: str, shop: Path) -> None:
-    done = secateur(shop, *COMMANDS[name], *GIVEN, "--test", "workshop:data", "--out", "out")
+    done = run_secateur(shop, *COMMANDS[name], *GIVEN, "--test", "workshop:data", "--out", "out")
     assert done.returncode == 0, done.stderr
     assert (
         "accuracy, in-sample" in done.stdout
@@ -96,21 +88,23 @@ def test_each_trains_writes_and_is_read_again(name: str, shop: Path) -> None:
     check_the_same_by_other_calls(name, shop / "out", model)
     zeros = sum(int((parameter == 0).sum()) for parameter in model.parameters() if parameter.dim() > 1)
     assert zeros > 0.3 * sum(parameter.numel() for parameter in model[2].parameters())
-    without = secateur(shop, *COMMANDS[name], "--model", "workshop:make", "--data", "workshop:unlabelled", "--out", "u")
+    without = run_secateur(
+        shop, *COMMANDS[name], "--model", "workshop:make", "--data", "workshop:unlabelled", "--out", "u"
+    )
     assert without.returncode == 0 and "accuracy" not in without.stdout, without.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_killed_process_goes_on_to_the_same_weights(name: str, shop: Path) -> None:
     command = (*COMMANDS[name], *GIVEN)
-    assert secateur(shop, *command, "--out", "straight").returncode == 0
+    assert run_secateur(shop, *command, "--out", "straight").returncode == 0
     process = subprocess.Popen(words_of(*command, "--out", "resumed", "--checkpoint", "states"), cwd=shop)
     until = time.monotonic() + 120
     while not list((shop / "states").glob("*.safetensors")) and time.monotonic() < until:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    done = secateur(shop, *command, "--out", "resumed", "--checkpoint", "states")
+    done = run_secateur(shop, *command, "--out", "resumed", "--checkpoint", "states")
     assert done.returncode == 0, done.stderr
     one, other = (sc.load(fresh(), shop / folder).state_dict() for folder in ("straight", "resumed"))
     assert all(torch.equal(one[key], other[key]) for key in one)
@@ -133,6 +127,6 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_bad_input_of_sparsity_exits_2_and_writes_nothing(case: str, shop: Path) -> None:
-    done = secateur(shop, *WRONG[case])
+    done = run_secateur(shop, *WRONG[case])
     assert done.returncode == 2 and done.stderr.startswith("secateur: "), done.stderr
     assert "Traceback" not in done.stderr and not (shop / "out").exists()

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from damaged import signed
+from crafted_files import signed
 
 Items = dict[str, bytes]
 

@@ -1,0 +1,194 @@
+"""Contents of files that are damaged by chance, or crafted with a digest that is right."""
+
+import copy
+import hashlib
+import json
+import lzma
+import random
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MENU: tuple[Any, ...] = (None, True, -1, 0, 1, 7, 2**40, 10**30, 1.5, 1e308, "x", "", [], [[[]]], {}, {"x": 1})
+WRONG: tuple[Any, ...] = (None, -1, 1.5, 10**30, [], {}, {"x": [1]})
+MAGIC = b"secateur blocks 1\n"
+NESTED = "[" * 100_000
+
+
+def by_chance(whole: bytes, draws: random.Random) -> bytes:
+    """A bit, a byte or a piece of the content changed, cut off, doubled or put elsewhere."""
+    at, other = sorted(draws.randrange(len(whole)) for _ in range(2))
+    content = bytearray(whole)
+    how = draws.randrange(6)
+    if how <= 1:
+        content[at] ^= 1 << draws.randrange(8)
+    elif how == 2:
+        content[at] = draws.randrange(256)
+    elif how == 3:
+        del content[at:]
+    elif how == 4:
+        content[at:at] = draws.randbytes(draws.randrange(1, 9))
+    else:
+        content[at : other + 1] = content[at : other + 1][::-1]
+    return bytes(content)
+
+
+def leaves(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of all values in a tree of JSON; of long lists the first and the last alone."""
+    if path:
+        yield path
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    entries = list(items)
+    for key, value in entries if isinstance(tree, dict) else [*entries[:1], *entries[1:][-1:]]:
+        yield from leaves(value, (*path, key))
+
+
+def mutated(tree: Any, menu: tuple[Any, ...], strings: tuple[Any, ...] = WRONG) -> Iterator[tuple[str, Any]]:
+    """Trees with one value replaced, left out, or joined by another.
+
+    Args:
+        tree: of JSON.
+        menu: what stands in the place of values.
+        strings: what stands in the place of strings, of which any other is as good.
+    """
+    for path in leaves(tree):
+        *holders, key = path
+        old = _at(tree, path)
+        for value in strings if isinstance(old, str) else menu:
+            if type(value) is not type(old) or value != old:
+                changed = copy.deepcopy(tree)
+                _at(changed, holders)[key] = value
+                yield f"{path} = {value!r}", changed
+        changed = copy.deepcopy(tree)
+        del _at(changed, holders)[key]
+        yield f"{path} left out", changed
+        if isinstance(old, dict):
+            for name in ("zz", "__dict__", "_parameters", "forward", "training", "1"):
+                changed = copy.deepcopy(tree)
+                _at(changed, path)[name] = copy.deepcopy(next(iter(old.values()), 3))
+                yield f"{path} gets {name}", changed
+        if isinstance(old, list) and old:
+            changed = copy.deepcopy(tree)
+            _at(changed, path).append(old[-1])
+            yield f"{path} is longer", changed
+
+
+def _at(tree: Any, path: Any) -> Any:
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def signed(content: Mapping[str, Any]) -> bytes:
+    """JSON with the digest that a record has."""
+    if not str(content.get("format", "/")).count("/"):  # as version 0.7 wrote it
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return json.dumps({**content, **({} if "secateur report" in str(content) else {"checksum": digest})}).encode()
+    body = json.dumps(content, indent=1).rstrip()[:-1].rstrip().encode()
+    return body + f',\n "checksum": "{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
+
+
+def crafted_records(whole: bytes) -> Iterator[tuple[str, bytes]]:
+    """Crafted JSON."""
+    content = json.loads(whole)
+    content.pop("checksum", None)
+    for name, changed in mutated(content, MENU):
+        yield name, signed(changed)
+    yield "deep nesting", NESTED.encode()
+    yield "deep nesting in a field", signed({**content, "zz": 0}).replace(b'"zz": 0', f'"zz": {NESTED}'.encode())
+
+
+def crafted_tensors(whole: bytes) -> Iterator[tuple[str, bytes]]:
+    """Crafted files of tensors: what is said of them, their types, shapes and numbers."""
+    (length,) = struct.unpack("<Q", whole[:8])
+    header = json.loads(whole[8 : 8 + length])
+    data = whole[8 + length :]
+    metadata = header.pop("__metadata__")
+    tensors_by_name = {name: _tensor(entry, data) for name, entry in header.items()}
+    about = json.loads(metadata["about"])
+    for name, changed in mutated(about, WRONG):
+        if name != "('seed',) = -1":  # as good as any
+            yield f"about{name}", packed(tensors_by_name, {**metadata, "about": json.dumps(changed)})
+    yield "about is nested", packed(tensors_by_name, {**metadata, "about": NESTED})
+    for key in metadata:
+        yield (
+            f"no {key}",
+            packed(tensors_by_name, {name: value for name, value in metadata.items() if name != key}, sign=False),
+        )
+    for name, tensor in tensors_by_name.items():
+        yield (
+            f"{name} left out",
+            packed({key: value for key, value in tensors_by_name.items() if key != name}, metadata),
+        )
+        yield f"{name} twice", packed({**tensors_by_name, f"{name}x": tensor}, metadata)
+        yield f"{name} flat", packed({**tensors_by_name, name: tensor.flatten()[:-1]}, metadata)
+        yield f"{name} deep", packed({**tensors_by_name, name: tensor[None]}, metadata)
+        yield f"{name} empty", packed({**tensors_by_name, name: tensor.flatten()[:0]}, metadata)
+        other = torch.int32 if tensor.is_floating_point() else torch.float32
+        yield f"{name} of another type", packed({**tensors_by_name, name: tensor.to(other)}, metadata)
+        for value in UNFIT if tensor.is_floating_point() and not name.startswith("noises") else ():
+            filled = tensor.clone()
+            filled.view(-1)[:1] = value
+            if metadata["format"].startswith(("secateur scores", "secateur training")):
+                yield f"{name} has {value}", packed({**tensors_by_name, name: filled}, metadata)
+        if tensor.dtype == torch.int64:
+            for value in (-1, 2**40, 2**62):
+                filled = tensor.clone()
+                filled.view(-1)[:1] = value
+                yield f"{name} has {value}", packed({**tensors_by_name, name: filled}, metadata)
+
+
+UNFIT = (float("inf"),)
+TYPES = {"F64": torch.float64, "F32": torch.float32, "I64": torch.int64, "U8": torch.uint8, "BOOL": torch.bool}
+CODES = {**{kind: code for code, kind in TYPES.items()}, torch.int32: "I32"}
+
+
+def _tensor(entry: Mapping[str, Any], data: bytes) -> Tensor:
+    content, kind = data[slice(*entry["data_offsets"])], TYPES[entry["dtype"]]
+    flat = torch.frombuffer(bytearray(content), dtype=kind) if content else torch.zeros(0, dtype=kind)
+    return flat.reshape(entry["shape"])
+
+
+def packed(tensors_by_name: Mapping[str, Tensor], metadata: Mapping[str, str], sign: bool = True) -> bytes:
+    """A file of tensors, with its digest."""
+    if sign and "digest" in metadata:
+        from secateur.files import digest_of  # noqa: PLC0415 (version 0.7 has none)
+
+        signed = {name: metadata[name] for name in ("format", "about")}
+        metadata = {**metadata, "digest": digest_of(tensors_by_name, signed)}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    data = b""
+    for name, tensor in tensors_by_name.items():
+        content = tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+        offsets = [len(data), len(data) + len(content)]
+        header[name] = {"dtype": CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
+        data += content
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def crafted_blocks(whole: bytes) -> Iterator[tuple[str, bytes]]:
+    """Crafted compressed networks: the header, and streams that swell."""
+    at = len(MAGIC) + 8
+    length = int.from_bytes(whole[len(MAGIC) : at], "little")
+    header, rest = json.loads(lzma.decompress(whole[at : at + length])), whole[at + length : -32]
+
+    def sealed(packed_header: bytes, streams: bytes) -> bytes:
+        body = MAGIC + len(packed_header).to_bytes(8, "little") + packed_header + streams
+        return body + hashlib.sha256(body).digest()
+
+    for name, changed in mutated(header, MENU, (*WRONG, "nn", "float16", "x")):
+        yield name, sealed(lzma.compress(json.dumps(changed).encode(), preset=0), rest)
+    swollen = lzma.compress(bytes(64 << 20), preset=0)
+    yield "a header that swells", sealed(lzma.compress(bytes(128 << 20), preset=0), rest)
+    yield "a header that is no LZMA", sealed(b"x" * 40, rest)
+    yield "deep nesting", sealed(lzma.compress(NESTED.encode()), rest)
+    swelling = {**header, "streams": [[name, "lzma", len(swollen)] for name, _, _ in header["streams"]]}
+    packed_header = lzma.compress(json.dumps(swelling).encode())
+    yield "streams that swell", sealed(packed_header, swollen * len(header["streams"]))
+    yield "a header longer than the file", MAGIC + (2**62).to_bytes(8, "little") + rest
+    yield "more than there is", sealed(lzma.compress(json.dumps(header).encode()), rest + b"x")
