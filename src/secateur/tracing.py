@@ -30,7 +30,6 @@ from secateur.importance.data_checks import check_model_values, usable_examples
 from secateur.options.selections import Selection
 from secateur.surgery.config_layout_network import with_config_layout, with_shorter_lists
 from secateur.surgery.program_surgery import as_module
-from secateur.surgery.recipe import check_shapes
 from secateur.surgery.validate import removable_blocks, validate_blocks, validate_groups
 from secateur.surgery.verify import check_same, compare_outputs
 
@@ -83,22 +82,6 @@ def trace(
         raise TraceError(reason)
     network = _trace(model, example_inputs, wanted_kinds(kinds, as_program), as_program, new_biases)
     return replace(network, modules=dict(model.named_modules(remove_duplicate=False)))
-
-
-def traced_network(model: nn.Module, example_inputs: Any) -> Network:
-    """Return the network of a model: one that was traced before, or by a trace now.
-
-    Args:
-        model: the model.
-        example_inputs: inputs as `trace` takes them, or the network.
-
-    Raises:
-        SurgeryError: the network is of a model of other shapes.
-    """
-    if not isinstance(example_inputs, Network):
-        return trace(model, example_inputs)
-    check_shapes(bake_parametrizations(model), example_inputs)
-    return example_inputs
 
 
 def _trace(

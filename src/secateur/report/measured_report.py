@@ -12,25 +12,20 @@ from secateur.coupling.effective_macs import EffectiveMacs
 from secateur.coupling.plan import Plan
 from secateur.coupling.summary import example_text
 from secateur.data.batch import Batch
-from secateur.data.next_tokens import tokens_of
-from secateur.data.padding import DECODER
 from secateur.errors import BudgetError
 from secateur.evaluation.evaluate import evaluate
 from secateur.evaluation.layer_times import LayerTime, layer_times, speed_note
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.metrics import Metric, metric_name
 from secateur.evaluation.onnx_times import onnx_layer_times
-from secateur.evaluation.perplexity import WordReader, labelled_words, next_words
 from secateur.evaluation.report_split import ReportExamples
 from secateur.evaluation.runtimes import EAGER, ONNXRUNTIME, export_onnx, repeatable_call, session_call
 from secateur.evaluation.timing import FEWEST_ROUNDS, ROUNDS, interleaved_times, latency_of
-from secateur.evaluation.token_scores import scores_words
 from secateur.graph.contexts import isolated_evaluation
-from secateur.graph.program import Program
 from secateur.importance.scores import Scores
 from secateur.recovery.repair_step import RepairStep
-from secateur.report.causal_models import is_causal
 from secateur.report.generation_times import generation_setting
+from secateur.report.predicted_words import token_count, word_reader
 from secateur.report.report import Report
 from secateur.utils.collected_warnings import warning_lines
 from secateur.utils.devices import page_faults
@@ -72,7 +67,7 @@ def measure_networks(
         context_length: the number of tokens before the ones that are generated, where the budget is in their time.
     """
     program = plan.network.program
-    words_of = _word_reader(dense, program, examples.measured)
+    words_of = word_reader(dense, program, examples.measured)
     evaluations = evaluate(dense, small, examples.measured, loss, metric, program.writes, words_of)
     timed, faults, generation = broadcast_if_shared(
         partial(_all_times, dense, small, plan, examples.timed, runtime, context_length, is_late),
@@ -111,31 +106,11 @@ def measure_networks(
             "warnings": list(warning_lines()),
             "metric": "" if metric is None else metric_name(metric),
             "left_out": [] if time is None else list(time.left_out),
-            "tokens": 0 if words_of is None else _token_count(examples.timed),
+            "tokens": 0 if words_of is None else token_count(examples.timed),
         },
         new_biases=plan.new_biases,
         changes=evaluations[1].changes_from(evaluations[0]),
     )
-
-
-def _word_reader(dense: nn.Module, program: Program, batches: Sequence[Batch]) -> WordReader | None:
-    """Return a function that reads the words that a batch's outputs predict: labels, or the next tokens.
-
-    None where outputs are no scores of words, or where there are no labels and a model reads later tokens.
-    """
-    if not scores_words(program):
-        return None
-    if all(batch.target is not None for batch in batches):
-        return labelled_words
-    example = batches[0].take(torch.tensor([0])) if batches[0].is_divisible else batches[0]
-    with isolated_evaluation(dense, program.writes):
-        return next_words if is_causal(dense, example) else None
-
-
-def _token_count(batch: Batch) -> int:
-    """Return the number of tokens of a batch; 0 where the words that are predicted are not those that are read."""
-    has_decoder = any(name.startswith(DECODER) for name in batch.kwargs)
-    return 0 if has_decoder else tokens_of(batch).numel()
 
 
 def _all_times(

@@ -19,12 +19,12 @@ from secateur.options.call_checks import checked_calls
 from secateur.options.selections import Selection
 from secateur.options.table import check_option
 from secateur.surgery.cut import cut
-from secateur.tracing import traced_network
 from secateur.training.gate_gradients import TrainingGateGradients
 from secateur.training.masks import Masks, clear_all_momentum
 from secateur.training.method import TrainingMethod
 from secateur.training.optimizer_hooks import check_finite, scale_of
 from secateur.training.removal_order import removal_order
+from secateur.training.traced_network import traced_network
 from secateur.utils.deprecation import renamed_attribute
 
 

@@ -17,8 +17,8 @@ from secateur.sparsity.spp.budget import MacBudget, prune_counts
 from secateur.sparsity.spp.columns import columns_of
 from secateur.sparsity.spp.layer_selection import layers_to_prune, left_out
 from secateur.sparsity.spp.result import SPPResult
-from secateur.tracing import traced_network
 from secateur.training.method import TrainingMethod
+from secateur.training.traced_network import traced_network
 from secateur.utils.deprecation import renamed_attribute
 
 
