@@ -125,7 +125,7 @@ def concat_batches(batches: Sequence[Batch]) -> Batch:
 
     trees = [(batch.args, dict(batch.kwargs), batch.target, batch.metric_target) for batch in batches]
     args, kwargs, target, metric_target = pytree.tree_map(concat_leaves, *trees)
-    return Batch(args, kwargs, target, metric_target=metric_target, has_token_scores=batches[0].has_token_scores)
+    return replace(batches[0], args=args, kwargs=kwargs, target=target, metric_target=metric_target)
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:

@@ -8,6 +8,7 @@ whether the process is still alive; they leave no file behind.
 
 import contextlib
 import hashlib
+import itertools
 import os
 import shutil
 import stat
@@ -58,8 +59,7 @@ def write_files(
     """
     names = [*writers, *([manifest[0]] if manifest is not None else [])]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _stage(folder) as stage:
+        with _folder_made(folder), _stage(folder) as stage:
             digests = {name: _write_file(stage / name, writer) for name, writer in writers.items()}
             if manifest is not None:
                 _write_file(stage / manifest[0], manifest[1](digests))
@@ -79,6 +79,20 @@ def write_files(
     except (OSError, SafetensorError) as failure:
         paths = ", ".join(str(folder / name) for name in names)
         raise StorageError(f"{paths} can't be written: {failure}; what was there before is untouched") from failure
+
+
+@contextmanager
+def _folder_made(folder: Path) -> Iterator[None]:
+    """Make a folder if it is not there; where an error ends the context, folders that were made for it are removed."""
+    missing = list(itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # another process may have written to one of them meanwhile
+            for path in missing:
+                path.rmdir()
+        raise
 
 
 @contextmanager

@@ -12,8 +12,11 @@ from torch import Tensor
 from secateur.coupling.network import Group, Network
 from secateur.data.batch import Batch, on_device
 from secateur.data.model_inputs import input_error
+from secateur.data.regrouping import regrouped_batches
 from secateur.errors import DataError, SecateurError
+from secateur.evaluation.divergence import output_scales
 from secateur.evaluation.losses import Loss, Reference, example_losses
+from secateur.evaluation.outputs import with_named_scores
 from secateur.evaluation.token_scores import has_token_scores
 from secateur.graph.program import OpOverride
 from secateur.graph.value_bytes import examples_within
@@ -25,6 +28,7 @@ from secateur.utils.progress import track
 
 MICROBATCH = 32  # examples
 MICROBATCH_BYTES = 1 << 29  # of values that a pass with gradients holds, on a processor
+JOINED_BYTES = 1 << 32  # the same, up to which small batches of the data are joined
 
 ProgressSink = Callable[[str, Callable[[], Mapping[str, GroupScores]]], None]
 
@@ -71,6 +75,15 @@ class CriterionContext:
     def ablation(self) -> MeanAblation:
         """The replacement of absent units."""
         return LinearImputer(self.means, self.moments) if self.moments else MeanAblation(self.means)
+
+    @cached_property
+    def output_scales(self) -> list[Tensor] | None:
+        """The mean squares of the dense outputs over all microbatches; None where the loss is the user's own."""
+        if self.loss is not None:
+            return None
+        with torch.no_grad():
+            outputs = (with_named_scores(self.forward(batch), batch.has_token_scores) for batch in self.microbatches)
+            return output_scales(outputs)
 
     @cached_property
     def example_count(self) -> int:
@@ -134,9 +147,17 @@ def split_microbatches(batches: Sequence[Batch], device: torch.device, limit: in
 
 
 def network_microbatches(
-    network: Network, batches: Sequence[Batch], device: torch.device | None = None, fits_memory: bool = True
+    network: Network,
+    batches: Sequence[Batch],
+    device: torch.device | None = None,
+    fits_memory: bool = True,
+    joins: bool = True,
 ) -> list[Batch]:
-    """Split batches into microbatches for a network; batches stay whole where its code fixes their size.
+    """Divide the examples into microbatches for a network; batches stay whole where its code fixes their size.
+
+    Neighbouring batches of one form are joined first, so that the microbatches are the same however the data are
+    grouped. They stay apart where a pass on a microbatch would hold more than 4 GiB: small batches may then be what
+    the memory allows.
 
     Args:
         network: the network.
@@ -145,11 +166,15 @@ def network_microbatches(
         fits_memory: whether the values of a pass with gradients take at most 512 MiB on a processor, or those of one
             example. Not for criteria that may square the gradients of minibatches. On other devices small microbatches
             would leave most of the device idle.
+        joins: whether neighbouring batches may be joined; not for criteria whose minibatches are those of the data.
     """
     device = device or network.device
     is_limited = fits_memory and device.type == "cpu"
-    fitting = examples_within(network.program, MICROBATCH_BYTES) if is_limited else MICROBATCH
-    return split_microbatches(as_examples(network, batches), device, min(fitting, MICROBATCH))
+    limit = min(examples_within(network.program, MICROBATCH_BYTES), MICROBATCH) if is_limited else MICROBATCH
+    examples = as_examples(network, batches)
+    if joins and examples_within(network.program, JOINED_BYTES) >= limit:
+        examples = regrouped_batches(examples, limit)
+    return split_microbatches(examples, device, limit)
 
 
 def as_examples(network: Network, batches: Sequence[Batch]) -> list[Batch]:

@@ -10,10 +10,12 @@ class CriterionFacts(NamedTuple):
     Args:
         passes: what it takes, in passes over the data.
         source: the publication that it is from.
+        has_minibatches: whether it squares means over minibatches, which are the batches of the data.
     """
 
     passes: str
     source: str
+    has_minibatches: bool = False
 
 
 NONE, BOTH = "none", "1 forward, 1 backward"
@@ -28,13 +30,15 @@ FACTS: Mapping[str, CriterionFacts] = {
     "expected-gradients": CriterionFacts("4 forward, 4 backward", "Owen 1972; Okhrati, Lipani 2021"),
     "greedy": CriterionFacts("n (n + 1) / 2 forward for n units, from the group on", "backward elimination"),
     "leave-one-out": CriterionFacts(UNITS, "none"),
-    "taylor-gates": CriterionFacts(BOTH, MOLCHANOV_2019),
+    "taylor-gates": CriterionFacts(BOTH, MOLCHANOV_2019, has_minibatches=True),
     "taylor-gates-examples": CriterionFacts(BOTH, MOLCHANOV_2019),
-    "taylor-gates-before-norm": CriterionFacts(BOTH, MOLCHANOV_2019),
-    "taylor-gates-norms": CriterionFacts(BOTH, "none: ours"),
-    "taylor-gates-second": CriterionFacts("1 forward, 9 backward; exact: 1 backward per unit", MOLCHANOV_2019),
-    "taylor-weights": CriterionFacts(BOTH, MOLCHANOV_2019),
-    "taylor-weights-second": CriterionFacts("1 forward, 2 backward", MOLCHANOV_2019),
+    "taylor-gates-before-norm": CriterionFacts(BOTH, MOLCHANOV_2019, has_minibatches=True),
+    "taylor-gates-norms": CriterionFacts(BOTH, "none: ours", has_minibatches=True),
+    "taylor-gates-second": CriterionFacts(
+        "1 forward, 9 backward; exact: 1 backward per unit", MOLCHANOV_2019, has_minibatches=True
+    ),
+    "taylor-weights": CriterionFacts(BOTH, MOLCHANOV_2019, has_minibatches=True),
+    "taylor-weights-second": CriterionFacts("1 forward, 2 backward", MOLCHANOV_2019, has_minibatches=True),
     "oracle": CriterionFacts(UNITS, MOLCHANOV_2019),
     "oracle-absolute": CriterionFacts(UNITS, MOLCHANOV_2017),
     "integrated-gradients": CriterionFacts(

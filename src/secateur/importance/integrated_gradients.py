@@ -50,8 +50,9 @@ def integrated_gradients(context: CriterionContext, config: IntegratedGradients)
     for batch in context.watched(context.microbatches, "integrated-gradients"):
         with torch.no_grad():
             dense = context.forward(batch)
+        scales = context.output_scales if batch.target is None else None
+        reference = Reference(batch.target, dense, scales, batch.has_token_scores)
         for group in context.groups:
-            reference = Reference(batch.target, dense, has_token_scores=batch.has_token_scores)
             integrals[group.name].append(_path_integral(context, config.steps, group, batch, reference))
     return {name: torch.cat(by_batch, 1) for name, by_batch in integrals.items()}
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from secateur.data.batch import Batch, on_device
-from secateur.errors import BudgetError, DataError
+from secateur.errors import BudgetError, DataError, TargetError
 from secateur.evaluation.losses import Loss, Reference, example_losses
 from secateur.evaluation.outputs import is_logits, main_output
-from secateur.evaluation.targets import check_target
+from secateur.evaluation.targets import IGNORED, check_target
 from secateur.importance.context import MICROBATCH
 from secateur.importance.registry import Use
 from secateur.options import kind_text
@@ -37,6 +37,7 @@ def check_losses(
         for batch, (_, output) in zip(batches, outputs_of_examples, strict=True):
             if batch.target is not None:
                 check_target(output, batch.target, None if batch.is_one_example else batch.size)
+        _check_that_labels_count([batch.target for batch in batches])
         _warn_of_one_hot(outputs_of_examples)
     for number, batch in enumerate(batches):
         if (batch.size or 0) > MICROBATCH and not batch.has_target_by_example and loss is not None:
@@ -54,6 +55,20 @@ def check_losses(
                 "loss= has no gradient by the network's output: leave out .detach(), .item(), torch.no_grad() and "
                 "numpy, or rank by a criterion that needs no gradients, such as 'shapley', 'obs' or 'apoz'"
             )
+
+
+def _check_that_labels_count(targets: Sequence[Any]) -> None:
+    """Check that some label counts, where all targets are class numbers.
+
+    Raises:
+        TargetError: all labels are -100, so that every loss is 0.
+    """
+    labels = [target for target in targets if isinstance(target, Tensor) and not target.is_floating_point()]
+    if labels and len(labels) == len(targets) and all(bool((target == IGNORED).all()) for target in labels):
+        raise TargetError(
+            f"all labels are {IGNORED}, which marks what does not count, so there is no loss to measure; give the "
+            "labels of what counts, inputs alone, or loss="
+        )
 
 
 def _as_leaf(value: Any) -> Any:

@@ -174,7 +174,9 @@ def _with_examples(
         outputs = check_inputs(context.forward, batches, by_example=context.loss is None)
     if criterion.uses in ("loss", "gradients"):
         check_losses(outputs, batches, context.loss, criterion.uses)
-    microbatches = network_microbatches(network, batches, fits_memory=criterion.uses == "nothing")
+    microbatches = network_microbatches(
+        network, batches, fits_memory=criterion.uses == "nothing", joins=not criterion.facts.has_minibatches
+    )
     has_means = ablation != "zero" and bool(microbatches)
     means = consumer_means(network, track(microbatches, "means of units")) if has_means else {}
     moments = (

@@ -2,7 +2,7 @@
 
 The criteria are squares of the estimated change of the loss, minibatch by minibatch: without a unit's weights, one by
 one (sections 3.1 and 4), or without the unit by its gate (section 3.2), to first or to second order. A minibatch is a
-microbatch of at most 32 examples, whatever the batches of the data are: the square of a mean depends on its length.
+batch of the data, in parts of at most 32 examples: the square of a mean depends on the number of examples in the mean.
 """
 
 from collections.abc import Callable, Iterator, Mapping

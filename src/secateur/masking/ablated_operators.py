@@ -10,7 +10,7 @@ from secateur.coupling.rules.op_rule import MaskedOp
 from secateur.coupling.rules.registry import rule_of
 from secateur.graph.operators import arguments
 from secateur.graph.program import OpFn, OpOverride, Program
-from secateur.masking.operand_overrides import as_factor, operand_override
+from secateur.masking.operand_overrides import as_factor, operand_override, without_absent
 from secateur.masking.operands import operand, recorded_operand
 
 
@@ -18,7 +18,7 @@ def zeroing_override(program: Program, consumer: Consumer, present: Tensor, cons
     """Return the override that zeroes absent units and adds the response to their means."""
     axis = program.batch_axis(recorded_operand(consumer))
     share = presence_factors(consumer, present)
-    silent = operand_override(consumer, lambda x: x * as_factor(share.to(x), x, consumer.dim, axis))
+    silent = operand_override(consumer, lambda x: without_absent(x, as_factor(share.to(x), x, consumer.dim, axis)))
     if constant is None:
         return silent
 
@@ -37,6 +37,8 @@ def mean_override(program: Program, consumer: Consumer, present: Tensor, mean: T
 
     def filled(x: Tensor) -> Tensor:
         factor, means = (as_factor(values.to(x), x, consumer.dim, axis) for values in (present, absent))
+        if not factor.requires_grad:
+            x = x.masked_fill(factor == 0, 0)  # an absent unit may be infinite
         return torch.addcmul(means, x, factor)
 
     return operand_override(consumer, filled)
@@ -62,6 +64,8 @@ def masked_operator(
     """Run an operator with some of its units absent, by the masked form of its rule."""
     x = operand(consumer, args, kwargs)
     names = [argument.name for argument in consumer.node.target._schema.arguments]  # type: ignore[union-attr]
-    by_name = {**arguments(consumer.node), **dict(zip(names, args, strict=False)), **kwargs}
     factor = as_factor(present.to(x), x, consumer.dim, program.batch_axis(recorded_operand(consumer)))
+    by_name = {**arguments(consumer.node), **dict(zip(names, args, strict=False)), **kwargs}
+    if not factor.requires_grad:
+        by_name[consumer.argument] = x.masked_fill(factor == 0, 0)  # an absent unit may be infinite
     return masked(factor, **by_name)

@@ -36,6 +36,16 @@ def as_factor(values: Tensor, x: Tensor, dim: int, batch_axis: int | None) -> Te
     return (repeated if batch_axis < dim else repeated.t()).reshape(view)
 
 
+def without_absent(x: Tensor, factor: Tensor) -> Tensor:
+    """Multiply by factors, with 0 wherever a factor is 0: an absent unit counts as nothing even if it is infinite.
+
+    Args:
+        x: the values.
+        factor: the factors, which broadcast to `x`. Gates with gradients are products alone.
+    """
+    return x * factor if factor.requires_grad else (x * factor).masked_fill(factor == 0, 0)
+
+
 def operand_override(consumer: Consumer, change: Callable[[Tensor], Tensor]) -> OpOverride:
     """Return the override of a consumer's operator that changes its operand."""
 

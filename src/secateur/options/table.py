@@ -110,6 +110,8 @@ OPTIONS: Mapping[str, Option] = {
     "starts": Option("a whole number of starting points from 1 up", lambda v: is_whole(v) and v >= 1, BudgetError),
     "density": Option("a fraction above 0 and at most 1", lambda v: is_real(v) and 0 < v <= 1, BudgetError),
     "fade": optional(Option("a factor between 0 and 1", lambda v: is_real(v) and 0 < v < 1, BudgetError)),
+    "fit": optional(Option("a function that fine-tunes a model in place", callable)),
+    "variance": Option("a variance from 0 up", lambda v: is_real(v) and v >= 0, BudgetError),
     "ratios": optional(MAPPING),
     "sizes": optional(MAPPING),
     "batch_size": whole_from(1, "whole number of examples"),

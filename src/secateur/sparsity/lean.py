@@ -8,6 +8,7 @@ from torch import nn
 
 from secateur.entry import entry_point
 from secateur.errors import BudgetError, NameMatchError
+from secateur.options import is_real
 from secateur.options.selections import Selection
 from secateur.sparsity.lean_result import LeanResult
 from secateur.sparsity.lean_rounds import LeanRounds
@@ -91,7 +92,7 @@ def lean(
         >>> result.kernels[0], result.report.pruned.cost.params < result.report.dense.cost.params
         (72, True)
     """
-    share = _checked_share(keep, rounds, by)
+    share = _checked_share(keep, by)
     if fit is not None and tuning_steps:
         raise BudgetError(f"fit= and tuning_steps={tuning_steps} are both given; give one of them")
     options = (share, by, rounds, tuning_steps, skip, variance)
@@ -110,18 +111,18 @@ def lean(
     return result.measured(session, RunSettings("lean", note, {"kernels": share}))
 
 
-def _checked_share(keep: Mapping[str, float] | float, rounds: int, by: str) -> float:
+def _checked_share(keep: Mapping[str, float] | float, by: str) -> float:
     """Return the fraction of kernels of a budget.
 
     Raises:
-        BudgetError: it is of something else, or it or the rounds are out of range.
+        BudgetError: it is of something else, or it is no fraction.
         NameMatchError: there is no such way to choose.
     """
     if isinstance(keep, Mapping) and list(keep) != ["kernels"]:
         raise BudgetError(f"keep={dict(keep)} is no budget of kernels; give {{'kernels': 0.05}}, or the number alone")
     share = keep["kernels"] if isinstance(keep, Mapping) else keep
-    if not 0 < share <= 1 or rounds < 1:
-        raise BudgetError(f"keep={keep}, rounds={rounds}: give the fraction of kernels to keep, and at least 1 round")
+    if not is_real(share) or not 0 < share <= 1:
+        raise BudgetError(f"keep={keep!r}: give the fraction of kernels to keep, above 0 and at most 1")
     if by not in SELECT:
         raise NameMatchError(f"by={by!r} is unknown; known are {', '.join(SELECT)}")
     return share

@@ -37,6 +37,7 @@ def held_at_zero(model: nn.Module, kept: Mapping[str, Tensor]) -> Iterator[None]
     hooks = [
         parameters[name].register_hook(lambda gradient, mask=mask: gradient * mask.to(gradient))
         for name, mask in kept.items()
+        if parameters[name].requires_grad  # frozen ones get no gradients
     ]
     try:
         yield

@@ -14,7 +14,7 @@ from secateur.data.batch import Batch, on_device
 from secateur.data.conversion import example_batches
 from secateur.data.model_inputs import device_of, floating_type
 from secateur.data.user_examples import UserExamples
-from secateur.errors import DataError
+from secateur.errors import DataError, OptionError
 from secateur.evaluation.report_split import ReportExamples, split_examples
 from secateur.importance.context import as_examples
 from secateur.importance.data_checks import checked_data, usable_examples
@@ -56,8 +56,17 @@ class TrainingSession:
         )
 
     def loop(self, model: nn.Module) -> TrainingLoop:
-        """Return a loop that trains a copy of the dense network by Adam."""
+        """Return a loop that trains a copy of the dense network by Adam.
+
+        Raises:
+            OptionError: all parameters are frozen.
+        """
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if not trained:
+            raise OptionError(
+                f"no parameter of this {type(model).__name__} requires gradients, so nothing can be trained; call "
+                "model.requires_grad_(True) first"
+            )
         optimizer = torch.optim.Adam(trained, self.settings.learning_rate)
         return TrainingLoop(model, self.dense, self.batches, optimizer, self.settings)
 

@@ -12,12 +12,14 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from contextvars import copy_context
 from typing import Any, Protocol
 
 from secateur.utils.distributed import process_rank
 
 LOGGER = logging.getLogger("secateur")
 FRAME = 0.25  # seconds between two drawings of the bar
+DELAY = 1e-9  # seconds; tqdm shows nothing before the first drawing where it is above 0
 SILENCE = 9.0  # seconds without a line
 SHORT = 1.0  # seconds of a stage that gets no line of its own where no logger is configured
 DRAWING = threading.RLock()  # held while anything is drawn, so that no process is forked meanwhile
@@ -56,7 +58,10 @@ class ProgressReporter:
     def start(self, run: ProgressState) -> None:
         """Watch a run, in a thread of its own if anybody reads the reports."""
         if self._bar is not None or self._prints or (LOGGER.hasHandlers() and LOGGER.isEnabledFor(logging.INFO)):
-            self._thread = threading.Thread(target=self._watch, args=(run,), name="secateur progress", daemon=True)
+            context = copy_context()  # kernels of notebooks tell by it which cell an output belongs to
+            self._thread = threading.Thread(
+                target=context.run, args=(self._watch, run), name="secateur progress", daemon=True
+            )
             self._thread.start()
 
     def _watch(self, run: ProgressState) -> None:
@@ -113,14 +118,14 @@ class ProgressBar:
     def __init__(self) -> None:
         self._bar: Any = None
         self._make = bar_class()
-        if is_notebook():  # a cell's output belongs to the thread that creates it
-            self._bar = self._make(leave=False, total=1)
+        if is_notebook():  # a widget belongs to the cell whose thread makes it; it is shown by the first drawing
+            self._bar = self._make(leave=False, total=1, delay=DELAY)
 
     def draw(self, run: ProgressState) -> None:
         """Draw the present state."""
         done, total, seconds = run.counts()
         if self._bar is None:
-            self._bar = self._make(leave=False, total=1, delay=1e-9, nrows=20, file=sys.stderr)
+            self._bar = self._make(leave=False, total=1, delay=DELAY, nrows=20, file=sys.stderr)
         bar, length = self._bar, total or 1
         if is_notebook() and bar.total != length:
             bar.reset(length)  # of the widget

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
@@ -46,6 +46,24 @@ def test_weight_norms_over_all_that_makes_a_unit(small: Small, network: sc.Netwo
     coupled = sc.score(sc.trace(model, example), by="l1")["stem.0"].values
     both = sum(w.detach().double().abs().flatten(1).sum(1) for w in (model.stem[0].weight, model.conv2.weight))
     assert torch.allclose(coupled, both)
+
+
+@pytest.mark.parametrize(("groups", "outputs"), [(6, 6), (6, 12), (2, 8)])
+def test_weights_of_grouped_transposed_convolutions_are_those_of_their_filters(groups: int, outputs: int) -> None:
+    """They were left out, as the axis that they share with their input made no units."""
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(3, 6, 3), nn.ConvTranspose2d(6, outputs, 2, groups=groups)
+    model = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Conv2d(outputs, 2, 1))
+    network = sc.trace(model, torch.randn(4, 3, 5, 5))
+    weights = [weight.detach().double().reshape(groups, -1) for weight in (first.weight, second.weight)]
+    rows = torch.cat(weights, 1)
+    expected = {
+        "l1": rows.abs().sum(1),
+        "l2": rows.norm(dim=1),
+        "fpgm": torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").sum(1),
+    }
+    for by, values in expected.items():
+        torch.testing.assert_close(sc.score(network, by=by)["0"].values, values)
 
 
 def by_hand(small: Small, x: Tensor, y: Tensor) -> dict[str, list[Tensor]]:
@@ -121,7 +139,7 @@ def test_one_forward_and_one_backward_serve_all_groups(network: sc.Network) -> N
         sc.score(network, batches(), by="taylor", ablation="zero", progress=False)
     finally:
         program.forward = original  # type: ignore[method-assign]
-    assert len(runs) == 3 + 1  # three batches, and one to see that the model takes them
+    assert len(runs) == 1 + 1  # three batches in one microbatch, and one to see that the model takes them
 
 
 @pytest.mark.parametrize("name", ["residual", "encoder", "two streams", "many groups", "bare parameters"])

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 import secateur as sc
 from checked_examples import CLASSES, EXAMPLES, CheckedNetwork, prune_quickly
 from expected_warnings import untrained_networks
+from secateur.errors import TargetError
 
 pytestmark = untrained_networks
 
@@ -73,3 +74,13 @@ def test_tune_does_without_targets_of_another_kind() -> None:
     data = [(EXAMPLES, torch.randn(40, 7))]
     with pytest.warns(UserWarning, match="tune trains without targets: targets have shape"):
         prune_quickly(data=data, loss=lambda output, target: output.square().sum(1), repair="tune", tuning={"steps": 2})
+
+
+def test_labels_none_of_which_counts_are_answered() -> None:
+    ignored, one_counts = torch.full_like(CLASSES, -100), torch.full_like(CLASSES, -100)
+    one_counts[-1] = 0
+    with pytest.raises(TargetError, match=r"all labels are -100, .* give the labels of what counts, inputs alone"):
+        prune_quickly(data=[(EXAMPLES[:20], ignored[:20]), (EXAMPLES[20:], ignored[20:])], by="taylor")
+    prune_quickly(data=[(EXAMPLES[:20], one_counts[:20]), (EXAMPLES[20:], one_counts[20:])], by="taylor")
+    with pytest.warns(UserWarning, match="targets are left out, as no criterion needs them: all labels are -100"):
+        prune_quickly(data=[(EXAMPLES, ignored)], by="obs")

@@ -246,6 +246,7 @@ def test_in_a_notebook_the_bar_is_made_at_the_start(monkeypatch: pytest.MonkeyPa
 
         def __init__(self, **settings: Any) -> None:
             self.total, self.lines = settings["total"], list[str]()
+            assert settings["delay"] > 0  # tqdm shows it at once otherwise, for runs that end at once, too
             widgets.append(self)
 
         def reset(self, total: float) -> None:

@@ -60,7 +60,7 @@ def transposed_convolution(op: OpContext) -> Tensor:
     if labelled_axes(x) and dim not in labelled_axes(x):
         return pass_each_unit(op, x, dim, [weight, op.args["bias"]], kernel * weight.shape[0], weight.shape[2:])
     channels = op.axis_labels(x, dim)
-    inputs = op.axis_labels("weight", 0)
+    inputs = op.axis_labels("weight", 0, produces=groups > 1)  # the filters of a group go with its channels
     op.couple(inputs, channels)
     positions = math.prod(x.shape) / len(channels) * kernel
     if groups == 1:

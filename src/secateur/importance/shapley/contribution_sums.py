@@ -49,7 +49,7 @@ class ContributionSums:
             lengths = [len(list(run)) for _, run in itertools.groupby(positions)]
             examples = list(dict.fromkeys(positions))
             pieces = zip(members.split(lengths), examples, strict=True)
-            products = [rows @ self._contributions(x, microbatch, example) for rows, example in pieces]
+            products = [_sum_of_members(rows, self._contributions(x, microbatch, example)) for rows, example in pieces]
             result = self.layer.unflatten(products[0] if len(products) == 1 else torch.cat(products), x)
             return self.layer.layer_result(result if self.bias is None else result.add_(self.bias))
 
@@ -65,3 +65,17 @@ class ContributionSums:
                 contributions = (by_position - constants).flatten(1)
             self._latest = (microbatch, example), contributions
         return self._latest[1]
+
+
+def _sum_of_members(members: Tensor, contributions: Tensor) -> Tensor:
+    """Sum the contributions of the channels that are present, (rows, positions x outputs).
+
+    Args:
+        members: the presence of each channel, (rows, channels).
+        contributions: (channels, positions x outputs).
+    """
+    sums = members @ contributions
+    if members.requires_grad or not bool(sums.isnan().any()):
+        return sums
+    present = [contributions[row != 0] * row[row != 0, None] for row in members]  # 0 times an infinite one is NaN
+    return torch.stack([contributions_of_row.sum(0) for contributions_of_row in present])

@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.evaluation.divergence import output_scales
 from secateur.evaluation.losses import Reference
-from secateur.evaluation.outputs import with_named_scores
 from secateur.graph.cursor import ProgramCursor, bytes_of_tensors
 from secateur.importance.context import CriterionContext, as_fast_layout
 from secateur.utils.live_bytes import peak_bytes
@@ -108,20 +106,12 @@ class DenseRun:
             self._baselines[microbatch] = baseline
         return baseline
 
-    @cached_property
-    def _scales(self) -> list[Tensor] | None:
-        """The mean squares of the outputs over all microbatches; None where the loss is the user's own."""
-        if self.context.loss is not None:
-            return None
-        batches = self.context.microbatches
-        return output_scales(with_named_scores(self.context.forward(one), one.has_token_scores) for one in batches)
-
     def _dense_baseline(self, microbatch: int) -> DenseBaseline:
         batch = self.context.microbatches[microbatch]
         with torch.no_grad():
             output = self.context.forward(batch)
             is_labelled = batch.target is not None
-            dense, scales = (None, None) if is_labelled else (output, self._scales)
+            dense, scales = (None, None) if is_labelled else (output, self.context.output_scales)
             reference = Reference(batch.target, dense, scales, batch.has_token_scores)
             examples = batch.size or 1
             losses = self.context.losses(output, reference, examples)

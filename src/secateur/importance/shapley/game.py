@@ -24,7 +24,8 @@ from secateur.importance.shapley.precision import find_precision, lowered_precis
 from secateur.utils.devices import comparable_arithmetic
 from secateur.utils.live_bytes import LiveBytes
 
-STACKING_TOLERANCE = 1e-3  # of the largest loss, up to which a stack agrees with single runs
+STACKING_TOLERANCE = 1e-3  # of an example's largest loss, up to which a stack agrees with single runs
+ROUNDING = 1e-6  # of the largest loss of all examples
 
 
 class Game:
@@ -76,21 +77,23 @@ class Game:
 
     @comparable_arithmetic()
     def _stacks_on(self, values: MicrobatchValues) -> bool:
-        """Return whether the first and the last example of a microbatch give the same in a stack and alone."""
-        pair = torch.ones(2, self.players, dtype=torch.bool)
-        pair[1, ::2] = False
-        first, last = 0, values.dense.examples - 1
-        alone = torch.cat([self.runner.values_of_microbatch(coalition, values) for coalition in pair.split(1)])
-        positions = torch.tensor([last, last, first, first])
+        """Return whether the first and the last example of a microbatch give the same in a stack and alone.
+
+        Each example is compared with its own losses: one with a large loss would hide the others.
+        """
+        coalitions = torch.ones(3, self.players, dtype=torch.bool)  # all players, and both halves of them
+        coalitions[1, ::2] = coalitions[2, 1::2] = False
+        examples = torch.tensor([values.dense.examples - 1, 0])
+        alone = torch.cat([self.runner.values_of_microbatch(coalition, values) for coalition in coalitions.split(1)])
         try:
             with torch.no_grad():
-                mixed = pair.flip(0).repeat(2, 1)
+                mixed, positions = coalitions.repeat(2, 1), examples.repeat_interleave(3)
                 stacked = self.runner.values_of_stack(mixed, values, positions, with_sums=False).cpu()
         except (SecateurError, RuntimeError, ValueError, IndexError, AssertionError, TypeError):
             return False
-        expected = alone.flip(0)[:, [last, first]].T.flatten()
-        scale = alone.abs().max().clamp_min(1e-6)
-        return bool(((stacked - expected).abs().max() / scale) < STACKING_TOLERANCE)
+        expected = alone[:, examples].T  # (examples, coalitions)
+        allowed = STACKING_TOLERANCE * expected.abs().amax(1, keepdim=True) + ROUNDING * alone.abs().max() + 1e-9
+        return bool(((stacked.double().view(2, 3) - expected).abs() < allowed).all())
 
     def cross(self, coalitions: Tensor, microbatch: int, positions: Tensor) -> Tensor:
         """Return minus the loss of each of these examples of a microbatch with each coalition.

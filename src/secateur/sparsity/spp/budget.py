@@ -13,6 +13,7 @@ from secateur.coupling.network import Network
 from secateur.coupling.operator_results import results_of
 from secateur.errors import BudgetError
 from secateur.masking.linear_layers import LinearLayer
+from secateur.options import is_real
 from secateur.options.globs import match_globs
 from secateur.sparsity.dead_kernels import Kernels, layer_of, used_channels
 from secateur.sparsity.spp.columns import group_numbers
@@ -86,8 +87,9 @@ def prune_counts(
     fixed = _fixed_ratios(list(sizes), ratios)
     if keep is None:
         return _pruned_groups(sizes, fixed, 0.0)
-    if len(keep) != 1 or not set(keep) <= {"macs", "columns"} or not all(0 < value <= 1 for value in keep.values()):
-        raise BudgetError(f"keep={dict(keep)!r}: give {{'macs': 0.5}} or {{'columns': 0.5}}")
+    is_budget = isinstance(keep, Mapping) and len(keep) == 1 and set(keep) <= {"macs", "columns"}
+    if not is_budget or not all(is_real(value) and 0 < value <= 1 for value in keep.values()):
+        raise BudgetError(f"keep={keep!r}: give {{'macs': 0.5}} or {{'columns': 0.5}}")
     if "columns" in keep:
         return _pruned_groups(sizes, fixed, 1 - keep["columns"])
     return _counts_for_macs(network, layers, sizes, fixed, keep["macs"])
@@ -96,8 +98,8 @@ def prune_counts(
 def _fixed_ratios(names: Sequence[str], ratios: Mapping[str, float] | None) -> dict[str, float]:
     fixed: dict[str, float] = {}
     for glob, ratio in (ratios or {}).items():
-        if not 0 <= ratio < 1:
-            raise BudgetError(f"ratios={{{glob!r}: {ratio}}}: give the fraction of columns to prune, below 1")
+        if not is_real(ratio) or not 0 <= ratio < 1:
+            raise BudgetError(f"ratios={{{glob!r}: {ratio!r}}}: give the fraction of columns to prune, below 1")
         fixed |= dict.fromkeys(match_globs(glob, names, "convolution to prune"), float(ratio))
     return fixed
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from secateur.entry import entry_point
 from secateur.errors import BudgetError
+from secateur.options import is_real
 from secateur.options.selections import Selection
 from secateur.sparsity.results import RunSettings, whole_plan
 from secateur.sparsity.unification.codec import halved
@@ -128,9 +129,10 @@ def _pruned_fraction(keep: Mapping[str, float] | None, pruned: float | None) -> 
     """
     if keep is None:
         return 0.5 if pruned is None else pruned
-    if pruned is not None or set(keep) != {"blocks"} or not 0 <= keep["blocks"] <= 1:
+    is_budget = isinstance(keep, Mapping) and set(keep) == {"blocks"} and is_real(keep["blocks"])
+    if pruned is not None or not is_budget or not 0 <= keep["blocks"] <= 1:
         raise BudgetError(
-            f"keep={dict(keep)!r}, pruned={pruned}: give {{'blocks': 0.5}}, the fraction of blocks that are not "
+            f"keep={keep!r}, pruned={pruned}: give {{'blocks': 0.5}}, the fraction of blocks that are not "
             "pruned, or pruned="
         )
     return 1 - keep["blocks"]

@@ -1,5 +1,6 @@
 """Unification and pruning of small blocks while a network is trained, by ADMM (Lin et al. 2021)."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,7 +85,7 @@ class Unification(TrainingMethod):
     ) -> None:
         unified = 1 - pruned if unified is None else unified
         fractions = pruned >= 0 and unified >= 0 and pruned + unified <= 1
-        if not fractions or rho <= 0 or growth < 1 or every < 1:
+        if not fractions or not 0 < rho < math.inf or not 1 <= growth < math.inf or every < 1:
             raise BudgetError(
                 f"pruned={pruned}, unified={unified}, rho={rho}, growth={growth}, every={every}: two fractions of at "
                 "most 1 together, rho above 0, growth and every from 1"

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import secateur as sc
-from secateur.data.conversion import example_batches
+from secateur.data.conversion import as_batches, example_batches
 from secateur.importance.context import CriterionContext
 from secateur.importance.shapley.config import EvaluationConfig
 from secateur.importance.shapley.dense_run import DenseRun
+from secateur.importance.shapley.game import Game
 from secateur.importance.shapley.game_sequence import games_in_order
 from secateur.masking.ablation import run_masked
 from shapley_games import game_of
@@ -87,3 +88,41 @@ def test_games_come_in_the_order_of_their_cuts_and_each_cell_runs_once() -> None
         cuts.append(game.cut)
         assert cursor.kept_bytes > 0
     assert cuts == sorted(cuts)
+
+
+class MixingExamples(nn.Module):
+    """A network in which each example's scores depend on all examples of the batch."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.first, self.last, self.weight = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1), weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = self.first(x).relu()
+        scores: Tensor = self.last(values)
+        mixed = scores - scores.mean(0) if self.weight == 1 else scores + self.weight * scores.mean((0, 1)).tanh()
+        return mixed.mean((2, 3)) * torch.tensor([1.0, -1.0])
+
+
+def first_game(model: nn.Module, data: Tensor | tuple[Tensor, Tensor]) -> Game:
+    network = sc.trace(model, torch.rand(4, 3, 2, 2))
+    return Game(CriterionContext(network, network.groups, as_batches([data]), None, {}, 0), network.groups)
+
+
+def test_a_large_loss_does_not_hide_that_examples_are_mixed() -> None:
+    torch.manual_seed(0)
+    model, x = MixingExamples(0.5), torch.rand(8, 3, 2, 2)
+    x[3] *= 1e5
+    game = first_game(model, (x, model(x).argmin(1)))
+    assert float(game.everyone(0, torch.tensor([3]))) < -1000 < float(game.everyone(0, torch.tensor([0])))
+    assert not game.stacks
+
+
+def test_units_that_are_dead_do_not_hide_that_examples_are_mixed() -> None:
+    """A single example, of which every second unit is dead: both coalitions of the trial gave the same."""
+    torch.manual_seed(0)
+    model = MixingExamples(1)
+    with torch.no_grad():
+        model.first.weight.fill_(1.0)
+        model.first.bias.copy_(torch.tensor([-100.0, 0.0, -100.0, 0.0]))
+    assert not first_game(model, torch.rand(1, 3, 2, 2)).stacks
