@@ -16,9 +16,13 @@ from secateur.masking.operands import operand, recorded_operand
 
 def zeroing_override(program: Program, consumer: Consumer, present: Tensor, constant: Tensor | None) -> OpOverride:
     """Return the override that zeroes absent units and adds the response to their means."""
-    axis = program.batch_axis(recorded_operand(consumer))
-    share = presence_factors(consumer, present)
-    silent = operand_override(consumer, lambda x: without_absent(x, as_factor(share.to(x), x, consumer.dim, axis)))
+    axis, scale = program.batch_axis(recorded_operand(consumer)), width_scales(consumer, present)
+
+    def zeroed(x: Tensor) -> Tensor:
+        kept = without_absent(x, present, consumer.dim, axis)
+        return kept if scale is None else kept * as_factor(scale.to(x), x, consumer.dim, axis)
+
+    silent = operand_override(consumer, zeroed)
     if constant is None:
         return silent
 
@@ -36,20 +40,28 @@ def mean_override(program: Program, consumer: Consumer, present: Tensor, mean: T
     absent = (1 - present.to(mean)) * mean
 
     def filled(x: Tensor) -> Tensor:
-        factor, means = (as_factor(values.to(x), x, consumer.dim, axis) for values in (present, absent))
-        if not factor.requires_grad:
-            x = x.masked_fill(factor == 0, 0)  # an absent unit may be infinite
-        return torch.addcmul(means, x, factor)
+        means = as_factor(absent.to(x), x, consumer.dim, axis)
+        if present.dtype == torch.bool:  # absent units may be infinite
+            return torch.where(as_factor(present.to(x.device), x, consumer.dim, axis), x, means)
+        return torch.addcmul(means, x, as_factor(present.to(x), x, consumer.dim, axis))
 
     return operand_override(consumer, filled)
 
 
-def presence_factors(consumer: Consumer, present: Tensor) -> Tensor:
-    """Return the factor of each unit; attention that takes its scale from the width scales the kept units up."""
-    factor = present.double()
-    if rule_of(consumer.node).scaled_by_width and arguments(consumer.node).get("scale") is None:
-        return factor * (present.shape[1] / factor.sum(1, keepdim=True).clamp_min(1)).sqrt()
-    return factor
+def width_scales(consumer: Consumer, present: Tensor) -> Tensor | None:
+    """Return by how much attention scales kept units up that takes its scale from the width; None for other operators.
+
+    Args:
+        consumer: the consumer.
+        present: which units stay (coalitions, size).
+
+    Returns:
+        (coalitions, size).
+    """
+    if not rule_of(consumer.node).scaled_by_width or arguments(consumer.node).get("scale") is not None:
+        return None
+    kept = present.double().sum(1, keepdim=True).clamp_min(1)
+    return (present.shape[1] / kept).sqrt().expand(present.shape)
 
 
 def masked_operator(
@@ -64,8 +76,8 @@ def masked_operator(
     """Run an operator with some of its units absent, by the masked form of its rule."""
     x = operand(consumer, args, kwargs)
     names = [argument.name for argument in consumer.node.target._schema.arguments]  # type: ignore[union-attr]
-    factor = as_factor(present.to(x), x, consumer.dim, program.batch_axis(recorded_operand(consumer)))
     by_name = {**arguments(consumer.node), **dict(zip(names, args, strict=False)), **kwargs}
-    if not factor.requires_grad:
-        by_name[consumer.argument] = x.masked_fill(factor == 0, 0)  # an absent unit may be infinite
-    return masked(factor, **by_name)
+    axis = program.batch_axis(recorded_operand(consumer))
+    if present.dtype == torch.bool:
+        by_name[consumer.argument] = without_absent(x, present, consumer.dim, axis)
+    return masked(as_factor(present.to(x), x, consumer.dim, axis), **by_name)

@@ -20,6 +20,16 @@ def norm_behind(node: Node) -> Node | None:
     return users[0]
 
 
+def has_own_statistics(norm: Node) -> bool:
+    """Return whether a batch norm has running statistics that no other call reads: they can take what it alone needs.
+
+    Args:
+        norm: the operator of the batch norm; a module that is called twice has two.
+    """
+    mean = arguments(norm).get("running_mean")
+    return isinstance(mean, Node) and len(mean.users) == 1
+
+
 def norms_of(network: Network) -> dict[Node, Tensor]:
     """Find the batch norms behind producers of units, with the units along their axis, -1 where it is frozen."""
     units = {member.tensor: member.units for member in network.members if member.axis == 0}

@@ -14,7 +14,7 @@ from secateur.coupling.network import Network
 from secateur.coupling.rules.registry import rule_of
 from secateur.graph.operators import arguments, module_path
 from secateur.graph.program import Program
-from secateur.masking.batch_norms import norm_behind
+from secateur.masking.batch_norms import has_own_statistics, norm_behind
 from secateur.masking.layer_rows import LayerPositions, _by_example, by_axis, padding_pairs
 from secateur.masking.parameter_copies import sole_parameter
 
@@ -186,5 +186,6 @@ def constant_sink(program: Program, node: Node, bias: Any, dim: int) -> tuple[st
         name = sole_parameter(program, bias)
         return ("", "") if name is None else (name, "bias")
     norm = norm_behind(node) if dim == 1 else None  # others normalise another axis
-    mean = None if norm is None else arguments(norm)["running_mean"]
-    return ("", "") if mean is None or len(mean.users) > 1 else (program.state_names.get(mean, ""), "running_mean")
+    if norm is None or not has_own_statistics(norm):
+        return "", ""
+    return program.state_names.get(arguments(norm)["running_mean"], ""), "running_mean"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from secateur.coupling.consumers import Consumer
@@ -36,14 +37,18 @@ def as_factor(values: Tensor, x: Tensor, dim: int, batch_axis: int | None) -> Te
     return (repeated if batch_axis < dim else repeated.t()).reshape(view)
 
 
-def without_absent(x: Tensor, factor: Tensor) -> Tensor:
-    """Multiply by factors, with 0 wherever a factor is 0: an absent unit counts as nothing even if it is infinite.
+def without_absent(x: Tensor, present: Tensor, dim: int, batch_axis: int | None) -> Tensor:
+    """Replace absent units by 0, also infinite ones, which a product with 0 would turn into NaN.
 
     Args:
         x: the values.
-        factor: the factors, which broadcast to `x`. Gates with gradients are products alone.
+        present: which units stay (coalitions, size): booleans, or gates that are multiplied for their gradients.
+        dim: the units' axis.
+        batch_axis: the axis of the examples, see `as_factor`.
     """
-    return x * factor if factor.requires_grad else (x * factor).masked_fill(factor == 0, 0)
+    if present.dtype == torch.bool:
+        return x.masked_fill(as_factor(~present.to(x.device), x, dim, batch_axis), 0)
+    return x * as_factor(present.to(x), x, dim, batch_axis)
 
 
 def operand_override(consumer: Consumer, change: Callable[[Tensor], Tensor]) -> OpOverride:

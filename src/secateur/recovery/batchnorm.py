@@ -13,6 +13,7 @@ from torch.fx import Node
 
 from secateur.coupling.rules.registry import rule_of
 from secateur.graph.operators import arguments
+from secateur.masking.batch_norms import has_own_statistics
 from secateur.recovery.paired_run import PairedExecution
 from secateur.utils.dtypes import to_widest
 
@@ -23,8 +24,8 @@ def match_batchnorm(execution: PairedExecution) -> None:
     names = program.state_names
     for node in program.nodes:
         is_norm = rule_of(node).norm == "batch" and not execution.within.is_gone(node)
-        by_name = arguments(node) if is_norm else {}
-        if isinstance(by_name.get("running_mean"), Node) and len(by_name["running_mean"].users) == 1:
+        if is_norm and has_own_statistics(node):
+            by_name = arguments(node)
             _correct(execution, node, {name: names[by_name[name]] for name in ("running_mean", "running_var")}, by_name)
 
 

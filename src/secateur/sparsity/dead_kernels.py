@@ -12,7 +12,7 @@ from secateur.coupling.network import Group, Network
 from secateur.coupling.plan import Plan
 from secateur.graph.operators import arguments
 from secateur.graph.program import OpFn, OpOverride
-from secateur.masking.batch_norms import norm_behind
+from secateur.masking.batch_norms import has_own_statistics, norm_behind
 from secateur.masking.linear_layers import LinearLayer
 from secateur.masking.operands import operand
 from secateur.surgery.cut import cut
@@ -143,7 +143,7 @@ def _remove_constant_channels(network: Network, graph: ChannelGraph, kept: Kerne
     """Remove the kernels of channels that hardly vary; the mean of their batch norm becomes what is left of them."""
     for block in graph.layers:
         norm = norm_behind(layer_of(block).node) if layer_of(block).dim == 1 else None
-        if norm is None:
+        if norm is None or not has_own_statistics(norm):  # a mean can stand in for one layer's channel alone
             continue
         norm_arguments, state = arguments(norm), network.program.state_names
         constant = (network.program.state(state[norm_arguments["running_var"]]) < variance).cpu()

@@ -1,6 +1,7 @@
 """Exchange of results and failures between the processes that share work."""
 
 import pickle
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -127,6 +128,7 @@ def _gather_messages(label: str, payload: Any, failure: Exception | None) -> lis
     try:
         distributed.all_gather_object(received, _pack_message(label, payload, failure), group=_active_group())
     except RuntimeError as lost:
+        traceback.clear_frames(lost.__traceback__)  # a group that they hold would outlive the interpreter's threads
         raise _mark_shared(
             ProcessError(f"another process ended before {label!r} was done; see its own error")
         ) from lost

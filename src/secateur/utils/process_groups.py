@@ -46,11 +46,13 @@ def shared_processes() -> Iterator[None]:
         yield
         return
     with _process_group() as group:
-        token = shared_work.set(SharedWork(group))
+        shared = SharedWork(group)
+        token = shared_work.set(shared)
         try:
             yield
         finally:
             shared_work.reset(token)
+            shared.group = None  # an exception may hold the record until the interpreter ends, and threads with it
 
 
 @contextmanager

@@ -55,7 +55,8 @@ def test_units_are_scored_beside_an_infinite_one(by: str) -> None:
 
 
 def test_gates_with_gradients_are_products_alone() -> None:
-    x, gates = torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0], requires_grad=True)
-    (slope,) = torch.autograd.grad(without_absent(x, gates).sum(), gates)
+    x, gates = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 1.0]], requires_grad=True)
+    (slope,) = torch.autograd.grad(without_absent(x, gates, 1, 0).sum(), gates)
     assert torch.equal(slope, x)
-    assert torch.equal(without_absent(torch.tensor([torch.inf, 2.0]), gates.detach()), torch.tensor([0.0, 2.0]))
+    infinite, present = torch.tensor([[torch.inf, 2.0]]), torch.tensor([[False, True]])
+    assert torch.equal(without_absent(infinite, present, 1, 0), torch.tensor([[0.0, 2.0]]))

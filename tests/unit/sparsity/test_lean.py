@@ -184,3 +184,31 @@ def test_baselines_by_hand() -> None:
 
 def factor(norm: nn.BatchNorm2d) -> Tensor:
     return (norm.weight.abs() / (norm.running_var + norm.eps).sqrt()).detach().double()[:, None]
+
+
+class NormCalledTwice(nn.Module):
+    """Two layers whose biases differ, with the same batch norm behind both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.norm = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
+        self.last = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.norm(self.first(x)).relu()
+        scores: Tensor = self.last(self.norm(self.second(hidden)).relu())
+        return scores
+
+
+def test_constants_of_two_layers_are_not_put_into_the_mean_of_one_norm() -> None:
+    """The mean can hold one level alone, so the channels of a norm that is called twice keep their kernels."""
+    torch.manual_seed(0)
+    model, x = NormCalledTwice().eval(), torch.randn(2, 1, 10, 10)
+    with torch.no_grad():
+        model.norm.running_var[3] = 1e-14
+        for layer, level in ((model.first, 1.0), (model.second, 3.0)):
+            layer.weight[3] = 0
+            layer.bias[3] = level
+        model.norm.running_mean[3] = 1.0 - 1e-3
+    pruned = lean(model, x, keep=1.0)
+    torch.testing.assert_close(pruned.model(x), model(x), rtol=1e-3, atol=1e-3)
