@@ -69,18 +69,13 @@ def all_definitions(data: Path | None = None) -> dict[str, Definition]:
         torchvision_models,
         transformers_defaults,
         transformers_models,
+        transformers_vision,
         ultralytics_models,
     )
 
-    return {
-        **torchvision_models.DEFINITIONS,
-        **timm_models.DEFINITIONS,
-        **transformers_models.DEFINITIONS,
-        **transformers_defaults.DEFINITIONS,
-        **diffusers_models.DEFINITIONS,
-        **ultralytics_models.DEFINITIONS,
-        **pytorchcv_models.DEFINITIONS,
-        **plain_models.DEFINITIONS,
-        **pretrained.DEFINITIONS,
-        **(pretrained.cifar_resnets(data) if data else {}),
-    }
+    modules = (
+        torchvision_models, timm_models, transformers_models, transformers_vision, transformers_defaults,
+        diffusers_models, ultralytics_models, pytorchcv_models, plain_models, pretrained,
+    )  # fmt: skip
+    definitions = {name: definition for module in modules for name, definition in module.DEFINITIONS.items()}
+    return definitions | (pretrained.cifar_resnets(data) if data else {})

@@ -91,16 +91,6 @@ def _detr() -> Definition:
     return Definition(make, pixels(64))
 
 
-def _llava() -> Definition:
-    image, count = 95, 16  # the token whose places the features of an image take, and how many these are
-    vision = {"model_type": "clip_vision_model", **WIDTH, "image_size": 32, "patch_size": 8}
-    make = model_of("LlavaConfig", "LlavaForConditionalGeneration", vision_config=vision,
-                  text_config={"model_type": "llama", **LLAMA}, image_token_index=image,
-                  vision_feature_layer=-1)  # fmt: skip
-    tokens = torch.tensor([[5, *[image] * count, 7, 8, 9]]).repeat(2, 1)
-    return Definition(make, lambda: {"input_ids": tokens, "pixel_values": torch.randn(2, 3, 32, 32)})
-
-
 def _encoders() -> dict[str, Definition]:
     """Return encoders of text."""
     return {
@@ -183,15 +173,6 @@ def _vision_models() -> dict[str, Definition]:
         "resnet": Definition(model_of("ResNetConfig", "ResNetForImageClassification", embedding_size=16,
                                     hidden_sizes=[16, 32], depths=[2, 2], layer_type="basic"), images(32)),
         "detr": _detr(),
-        "deit": Definition(model_of("DeiTConfig", "DeiTForImageClassification", **vision), pixels()),
-        "dinov3": Definition(model_of("DINOv3ViTConfig", "DINOv3ViTModel", **vision, num_register_tokens=4), pixels()),
-        "mgp_str": Definition(model_of("MgpstrConfig", "MgpstrForSceneTextRecognition", image_size=[32, 32],
-                                       patch_size=8, hidden_size=48, num_hidden_layers=2, num_attention_heads=4,
-                                       max_token_length=5, num_character_labels=9, num_bpe_labels=11,
-                                       num_wordpiece_labels=12), pixels()),
-        "timesformer": Definition(model_of("TimesformerConfig", "TimesformerForVideoClassification", **vision,
-                                           num_frames=4), lambda: {"pixel_values": torch.randn(2, 4, 3, 32, 32)}),
-        "llava": _llava(),
     }  # fmt: skip
 
 

@@ -28,9 +28,8 @@ from secateur.coupling.operator_results import counted_macs, recorded_shapes, re
 from secateur.coupling.prefix_cost import PrefixCost
 from secateur.coupling.residual_blocks import blocks_of, without_blocks
 from secateur.data.conversion import as_batches, example_batches
-from secateur.graph.contexts import isolated_evaluation
+from secateur.graph.contexts import fused_layers_disabled, isolated_evaluation
 from secateur.graph.cursor import ProgramCursor, ValuesOver
-from secateur.graph.export import fused_layers_disabled
 from secateur.graph.operators import arguments, operator_name, with_argument
 from secateur.graph.parametrizations import bake_parametrizations, needs_folding
 from secateur.importance.scores import GroupScores

@@ -344,7 +344,7 @@ def test_grouped_queries_rotations_and_hand_written_norms() -> None:
     assert {group.name: (group.size, group.kind) for group in network.groups} == {"q": (2, "heads")}
 
 
-TOKENS = torch.tensor([[1, 8, 8, 2], [8, 3, 8, 4], [5, 8, 6, 8]])
+SENTENCES = torch.tensor([[1, 8, 8, 2], [8, 3, 8, 4], [5, 8, 6, 8]])
 """Sentences with two places for features each, (sentences, tokens)."""
 
 
@@ -364,34 +364,34 @@ def test_features_that_take_the_places_of_tokens_are_coupled_with_them(is_expand
         rows = (tokens == 8)[..., None]
         return rows.expand_as(x) if is_expanded else rows
 
-    network = cut_is_masked(features_in_place_of_tokens(mask), TOKENS, torch.randn(3, 2, 5))
+    network = cut_is_masked(features_in_place_of_tokens(mask), SENTENCES, torch.randn(3, 2, 5))
     assert [(group.name, group.size) for group in network.groups] == [("embed", 6)]
 
 
 def test_features_that_take_the_places_of_single_entries_are_frozen() -> None:
     model = features_in_place_of_tokens(lambda tokens, x: (tokens == 8)[..., None] & (x > x.min()))
-    network = sc.trace(model.eval(), (TOKENS, torch.randn(3, 2, 5)))
+    network = sc.trace(model.eval(), (SENTENCES, torch.randn(3, 2, 5)))
     assert not network.groups
     assert {frozen.reason for frozen in network.frozen if frozen.name == "see"} == {"is written where a mask picks"}
 
 
-def expanded_as(gate: Tensor, x: Tensor) -> Tensor:
+def gate_expanded_as(gate: Tensor, x: Tensor) -> Tensor:
     return gate.expand_as(x)
 
 
-def expanded(gate: Tensor, x: Tensor) -> Tensor:
+def gate_expanded(gate: Tensor, x: Tensor) -> Tensor:
     return gate.expand(-1, x.shape[1], -1, -1)
 
 
-def repeated(gate: Tensor, x: Tensor) -> Tensor:
+def gate_repeated(gate: Tensor, x: Tensor) -> Tensor:
     return gate.repeat(1, x.shape[1], 1, 1)
 
 
-def tiled(gate: Tensor, x: Tensor) -> Tensor:
+def gate_tiled(gate: Tensor, x: Tensor) -> Tensor:
     return gate.tile(x.shape[1], 1, 1)
 
 
-@pytest.mark.parametrize("repetition", [expanded_as, expanded, repeated, tiled])
+@pytest.mark.parametrize("repetition", [gate_expanded_as, gate_expanded, gate_repeated, gate_tiled])
 def test_a_map_of_one_channel_that_is_repeated_for_all_channels_leaves_them_free(
     repetition: Callable[[Tensor, Tensor], Tensor],
 ) -> None:

@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import transformer
 
 from secateur.data.batch import Batch
 from secateur.data.model_inputs import floating_type, input_error
@@ -124,3 +126,19 @@ def run_seeded(model: nn.Module, batch: Batch, seed: int = 0) -> Any:
     """
     with seeded_generators(seed):
         return run_module(model, batch)
+
+
+@contextmanager
+def fused_layers_disabled() -> Iterator[None]:
+    """Disable torch's fused kernels for whole transformer layers, which hide their operators.
+
+    Nor does `nn.Transformer` look whether a mask happens to be causal, which only serves to choose a kernel: what
+    depends on the values in a tensor can't be exported.
+    """
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        with patch.object(transformer, "_detect_is_causal_mask", lambda mask, is_causal, size: bool(is_causal)):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)

@@ -1,21 +1,18 @@
 """Export of a model as a functional program, with a dynamic batch size."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.nn.modules import transformer
 from torch.utils import _pytree as pytree
 
 from secateur.data.batch import Batch
 from secateur.errors import DataError, SecateurError, TraceError
 from secateur.graph.attribute_snapshots import attributes_restored
-from secateur.graph.contexts import evaluation_mode, isolated_evaluation, run_module
+from secateur.graph.contexts import evaluation_mode, fused_layers_disabled, isolated_evaluation, run_module
 from secateur.graph.decomposed_operators import (
     decompose_program,
     has_operators_to_decompose,
@@ -164,22 +161,6 @@ def _agrees(program: Program, model: nn.Module, batch: Batch) -> bool:
     tensors = [(a, b) for a, b in zip(outputs, expected, strict=True) if isinstance(b, Tensor)]
     numbers = [(a, b) for a, b in tensors if b.is_floating_point() or b.is_complex()]
     return all(a.shape == b.shape and torch.allclose(a, b, rtol=1e-2, atol=1e-3) for a, b in numbers)
-
-
-@contextmanager
-def fused_layers_disabled() -> Iterator[None]:
-    """Disable torch's fused kernels for whole transformer layers, which hide their operators.
-
-    Nor does `nn.Transformer` look whether a mask happens to be causal, which only serves to choose a kernel: what
-    depends on the values in a tensor can't be exported.
-    """
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    try:
-        torch.backends.mha.set_fastpath_enabled(False)
-        with patch.object(transformer, "_detect_is_causal_mask", lambda mask, is_causal, size: bool(is_causal)):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 def _check_example(model: nn.Module, batch: Batch) -> None:
