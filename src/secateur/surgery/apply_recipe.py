@@ -34,7 +34,7 @@ def apply_recipe(model: nn.Module, recipe: Recipe, room: TensorRoom | None = Non
         tensor: Tensor = getattr(modules[path], attribute)
         gradient = tensor.grad
         sliced = slice_tensor(tensor.data, axes)
-        tensor.data = sliced if room is None else room.place(sliced)
+        tensor.data = sliced if room is None else room.fit(sliced)
         if gradient is not None:
             tensor.grad = slice_tensor(gradient, axes)
     for path in recipe.dropins:

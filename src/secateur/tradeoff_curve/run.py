@@ -135,10 +135,9 @@ def tradeoff(
         with stage("score", stages):
             score_network = partial(_scores, traced, calibration, config, **options)
             scores = saved.scores("scores-1", by, score_network)
-        config = replace(config, results=saved.plans)
         repairs = RepairSettings(tuning or {}, seed, config.time, saved.repairs)
         measured = measured_examples(calibration, judged, examples.data[0] if examples.test is None else judged[0])
-        curve = CurvePoints(model, calibration, measured, config, repairs)
+        curve = CurvePoints(model, calibration, measured, replace(config, results=saved.plans), repairs)
         points = sorted((curve.point(scores, budget, stages) for budget in budgets), key=_remaining_macs, reverse=True)
     return Tradeoff(network.title, sum(batch.size or 1 for batch in judged), tuple(points))
 

@@ -23,7 +23,7 @@ class TensorRoom:
     def __init__(self, size: int | None = None) -> None:
         self._free = ROOM if size is None else size
 
-    def place(self, tensor: Tensor) -> Tensor:
+    def fit(self, tensor: Tensor) -> Tensor:
         """Return a tensor itself if there is room for it, else a copy in a temporary file, if that is possible."""
         if tensor.nbytes > self._free:
             return mapped_copy(tensor)
@@ -32,8 +32,8 @@ class TensorRoom:
 
     def copy(self, tensor: Tensor) -> Tensor:
         """Return a copy of a tensor, in memory if there is room for it, else in a temporary file, if possible."""
-        placed = self.place(tensor)
-        return tensor.clone() if placed is tensor else placed
+        stored = self.fit(tensor)
+        return tensor.clone() if stored is tensor else stored
 
     def release(self, size: int) -> None:
         """Free the room of a tensor that is not in use any more, by its bytes."""
@@ -62,10 +62,10 @@ class SpillingTensors(dict[str, Tensor]):
     def __setitem__(self, name: str, value: Tensor) -> None:
         """Replace a tensor; the new one may be held as a copy."""
         self._room.release(self._sizes.pop(name, 0))
-        placed = self._room.place(value)
-        if placed is value:
+        stored = self._room.fit(value)
+        if stored is value:
             self._sizes[name] = value.nbytes
-        super().__setitem__(name, placed)
+        super().__setitem__(name, stored)
 
 
 def mapped_copy(tensor: Tensor) -> Tensor:

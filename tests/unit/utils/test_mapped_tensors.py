@@ -89,9 +89,9 @@ def test_a_room_copies_in_memory_as_long_as_there_is_room_or_no_file(
     copies = [room.copy(tensor) for tensor in tensors]
     assert [is_mapped(copy) for copy in copies] == [False, False, True]
     room.release(400)
-    assert room.place(tensors[0]) is tensors[0]
+    assert room.fit(tensors[0]) is tensors[0]
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "missing"))
     copies.append(room.copy(tensors[2]))
-    assert not is_mapped(copies[-1]) and room.place(tensors[2]) is tensors[2]
+    assert not is_mapped(copies[-1]) and room.fit(tensors[2]) is tensors[2]
     for copy, tensor in zip(copies, [*tensors, tensors[2]], strict=True):
         assert torch.equal(copy, tensor) and copy.data_ptr() != tensor.data_ptr()

@@ -68,16 +68,8 @@ def _loop_along_examples(x: Array, weight: Array, read: Array, bias: Array, wide
                 x4, x5, x6, x7 = turned[at + 4], turned[at + 5], turned[at + 6], turned[at + 7]
                 for h in range(high):
                     entries = weight[row, k : k + 8, h]
-                    w0, w1, w2, w3, w4, w5, w6, w7 = (
-                        entries[0],
-                        entries[1],
-                        entries[2],
-                        entries[3],
-                        entries[4],
-                        entries[5],
-                        entries[6],
-                        entries[7],
-                    )
+                    w0, w1, w2, w3 = entries[0], entries[1], entries[2], entries[3]
+                    w4, w5, w6, w7 = entries[4], entries[5], entries[6], entries[7]
                     for b in range(len(x)):
                         outputs[h, b] += (
                             w0 * x0[b] + w1 * x1[b] + w2 * x2[b] + w3 * x3[b]
