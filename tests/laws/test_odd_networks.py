@@ -404,6 +404,23 @@ def test_a_map_of_one_channel_that_is_repeated_for_all_channels_leaves_them_free
     assert [(group.name, group.size) for group in network.groups] == [("conv", 6)]
 
 
+def test_gates_that_alternate_with_values_are_cut_in_pairs() -> None:
+    """The gated layer of GPT-OSS."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        x = net.wide(x)
+        return net.last(x[..., ::2].sigmoid() * x[..., 1::2])
+
+    network = cut_is_masked(Net(forward, wide=nn.Linear(5, 12), last=nn.Linear(6, 3)), torch.randn(3, 5))
+    assert [(group.name, group.size) for group in network.groups] == [("wide", 6)]
+
+
+def test_a_slice_in_steps_of_a_part_is_frozen() -> None:
+    model = Net(lambda net, x: net.last(net.wide(x)[..., 1:8:2]), wide=nn.Linear(5, 12), last=nn.Linear(4, 3))
+    network = sc.trace(model.eval(), torch.randn(3, 5))
+    assert {frozen.reason for frozen in network.frozen if frozen.name == "wide"} == {"is sliced in steps"}
+
+
 class Three(nn.Module):
     """Three layers and a forward that is given."""
 

@@ -54,8 +54,18 @@ def slice_axis(op: OpContext) -> Any:
             for piece in pieces[1:]:
                 op.couple(pieces[0], piece)
         elif op.args.get("step", 1) != 1:
-            op.freeze(labels, "is sliced in steps")
+            _couple_steps(op, labels, start)
     return move(op)
+
+
+def _couple_steps(op: OpContext, labels: Tensor, start: int) -> None:
+    """Couple the entries between which a slice in steps skips, where it takes one of each step along the whole axis."""
+    dim, step = op.args["dim"] % labels.dim(), op.args["step"]
+    if start >= step or labels.shape[dim] != step * op.shape[dim]:
+        op.freeze(labels, "is sliced in steps")
+        return
+    steps = labels.unflatten(dim, (-1, step))
+    op.couple(steps, steps.narrow(dim + 1, 0, 1))
 
 
 def concatenate(op: OpContext) -> Tensor:
