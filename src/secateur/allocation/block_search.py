@@ -1,12 +1,14 @@
 """A search over the blocks that are left out, where blocks are units beside others."""
 
+import math
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import islice
 
+from secateur.allocation.block_notes import with_block_note
 from secateur.allocation.block_order import BlockOrder
-from secateur.allocation.block_trials import coarse_counts, exchanged_places, middle_counts
-from secateur.allocation.candidate_plans import Candidate, is_clearly_nearer
+from secateur.allocation.block_trials import coarse_counts, doubled_counts, exchanged_places, middle_counts
+from secateur.allocation.candidate_plans import EXCHANGE, Candidate, is_preferred
 from secateur.allocation.candidates import CURVES, FEWEST_MEASURED, MEASURED
 from secateur.allocation.compared_examples import compared_examples
 from secateur.allocation.plan_sizes import Allocation
@@ -17,7 +19,6 @@ from secateur.coupling.plan import Budget
 from secateur.coupling.residual_blocks import blocks_of
 from secateur.errors import BudgetError
 from secateur.utils.distributed import is_shared, process_count
-from secateur.utils.plurals import number_of
 
 WORSE = 2
 REFINED = 2
@@ -61,13 +62,13 @@ class _BlockSearch:
         except BudgetError as failure:
             refusal, allocation = failure, self._fallback_allocation()
         if refusal is None and self._search.latency is None:
-            self._leave_out_while_nearer(allocation)
+            self._leave_out_while_better(self._by_dropped[()])
         else:
             self._search_blocks(allocation)
         if not self._by_dropped:
             assert refusal is not None
             raise refusal
-        return self._with_note(self._best)
+        return with_block_note(self._best, self._by_dropped.values(), self._power)
 
     def _search_blocks(self, allocation: Allocation) -> None:
         """Try numbers of blocks, then other allocations and other blocks for the best number."""
@@ -76,25 +77,42 @@ class _BlockSearch:
             self._try_other_allocations()
             self._exchange_blocks()
 
-    def _leave_out_while_nearer(self, allocation: Allocation) -> None:
-        """Leave out one more block, of those that lose least by themselves, as long as the plan comes nearer."""
-        order = self._order.by_single_price
-        for count in range(1, len(order) + 1):
-            self._measure_ahead((order[:other] for other in range(count, len(order) + 1)), allocation)
-            self._try_dropped(order[:count], allocation)
-            if self._nearest.allocation.dropped != order[:count]:
+    def _leave_out_while_better(self, whole: Candidate) -> None:
+        """Leave out twice as many blocks, of those that lose least by themselves, as long as the plan gets better.
+
+        Plans whose sizes fill kernels are compared with each other: if the plan with all blocks has any sizes, it may
+        be better than the one without a block, and not than the one without several.
+        """
+        order, power, is_filling = self._order.by_single_price, self._power, self._search.prefers_filling
+        is_comparable = not is_filling or whole.allocation.target == self._search.config.filled_target
+        price_before = whole.price(power) if is_comparable else math.inf
+        counts = doubled_counts(len(order))
+        for number, count in enumerate(counts):
+            self._measure_ahead((order[:other] for other in counts[number:]), whole.allocation)
+            self._try_dropped(order[:count], whole.allocation)
+            candidate = self._by_dropped.get(order[:count])
+            if candidate is None or candidate.price(power) >= price_before:
                 return
+            price_before = candidate.price(power)
+
+    @property
+    def _power(self) -> float:
+        """The power of the speed gained that a loss may increase by: 0 where no device is planned for.
+
+        It is 0 for a budget in time, too: all of its plans are as fast.
+        """
+        return EXCHANGE if self._search.latency is None and self._search.prefers_filling else 0.0
 
     @property
     def _nearest(self) -> Candidate:
-        """The plan that comes nearest to the dense network."""
-        return min(self._by_dropped.values(), key=lambda candidate: candidate.loss)
+        """The plan that comes nearest to the dense network, for its speed."""
+        return min(self._by_dropped.values(), key=lambda candidate: candidate.price(self._power))
 
     @property
     def _best(self) -> Candidate:
-        """The nearest plan; where the budget is not in time, blocks are left out only if it is clearly nearer."""
+        """The nearest plan; where the budget is not in time, blocks are left out only if that is preferred."""
         nearest, whole = self._nearest, self._by_dropped.get(())
-        if whole is None or self._search.latency is not None or is_clearly_nearer(nearest, whole):
+        if whole is None or self._search.latency is not None or is_preferred(nearest, whole, self._power):
             return nearest
         return whole
 
@@ -184,11 +202,11 @@ class _BlockSearch:
     def _plan(self, allocation: Allocation) -> Candidate | None:
         """Return the plan by an allocation; None where it does not meet the budget.
 
-        For a budget in time, sizes fill the device's kernels where such sizes meet it: others take as long as the next
-        that fill. With all blocks they may not have met it.
+        Sizes fill the device's kernels where such sizes meet the budget, also if the plan with all blocks has any
+        sizes: it may not meet the budget otherwise, or lose too much.
         """
-        is_timed = self._search.latency is not None
-        preferred = self._search.config.filled_target if is_timed else allocation.target
+        is_filling = self._search.latency is not None or self._search.prefers_filling
+        preferred = self._search.config.filled_target if is_filling else allocation.target
         for target in dict.fromkeys((preferred, allocation.target)):
             choice = allocation._replace(target=target)
             with suppress(BudgetError):
@@ -201,17 +219,3 @@ class _BlockSearch:
         known = self._by_dropped.get(dropped)
         if known is None or candidate.loss < known.loss:
             self._by_dropped[dropped] = candidate
-
-    def _with_note(self, best: Candidate) -> Candidate:
-        """Add a note on the numbers of blocks that were tried."""
-        dropped, by_count = best.allocation.dropped, dict[int, float]()
-        for paths, candidate in self._by_dropped.items():
-            by_count[len(paths)] = min(candidate.loss, by_count.get(len(paths), candidate.loss))
-        losses = ", ".join(f"{count}: {loss:.4f}" for count, loss in sorted(by_count.items()))
-        verb = "is" if len(dropped) == 1 else "are"
-        blocks = (
-            f"{number_of(len(dropped), 'block')} {verb} left out: {', '.join(dropped)}"
-            if dropped
-            else "no block is left out"
-        )
-        return best.with_note(f"{blocks}; {best.measure} by how many are: {losses}")

@@ -12,6 +12,19 @@ def coarse_counts(blocks: int) -> list[int]:
     return sorted({round(blocks * share) for share in COARSE})
 
 
+def doubled_counts(blocks: int) -> list[int]:
+    """Return the numbers of blocks that are left out where each is tried only if the one before gains.
+
+    Args:
+        blocks: how many there are.
+
+    Examples:
+        >>> doubled_counts(11)
+        [1, 2, 4, 8, 11]
+    """
+    return [*(2**power for power in range((blocks - 1).bit_length())), blocks] if blocks else []
+
+
 def middle_counts(counts: Sequence[int], best: int) -> list[int]:
     """Return the numbers of blocks half-way from the best one so far to its neighbours."""
     index = counts.index(best)

@@ -43,12 +43,14 @@ class SizeRules(NamedTuple):
         floor: the fewest units of a group; below 1 a fraction of the group.
         latency: the times of this machine, for a budget in time.
         fixed: the units that are kept of groups whose sizes are given, by group.
+        target: the device whose steps MACs are counted in; "any" counts as "auto".
     """
 
     round_to: int = 1
     floor: float = 1
     latency: LatencyTable | None = None
     fixed: Kept | None = None
+    target: str = AUTO
 
 
 ANY_SIZES = SizeRules()
@@ -98,7 +100,8 @@ def plan_sizes(
     except UnmetBudgetError as failure:
         raise failure.in_units_of(keep, dense_ms) from None
     cost = network.cost(kept, bool(scores.means))
-    counted_step = step if step.size > 1 else channel_step(AUTO, network.device)
+    counted_target = AUTO if rules.target == ANY else rules.target
+    counted_step = step if step.size > 1 else channel_step(counted_target, network.device)
     effective = effective_macs(network, kept, counted_step.size)
     orders = removal_orders(scores)
     return Plan(network, kept, scores.means, cost, network.cost(), keep, effective, ranked=orders)

@@ -84,7 +84,8 @@ class PlanSearch:
         return replace(chosen, kept={**chosen.kept, **{name: torch.arange(size) for name, size in sizes.items()}})
 
     def _plan(self, keep: Budget, allocation: Allocation, scores: Scores) -> Plan:
-        rules = SizeRules(self.config.multiple, self.config.floor, self.latency, self.fixed)
+        config = self.config
+        rules = SizeRules(config.multiple, config.floor, self.latency, self.fixed, config.filled_target)
         return plan_sizes(self.simulator.network, scores, keep, allocation, rules)
 
     def best_of_allocations(self, keep: Budget) -> Candidate:
@@ -129,13 +130,18 @@ class PlanSearch:
         return best if best.losses is None or nearest.losses is None else preferred_candidate(best, nearest)
 
     @property
+    def prefers_filling(self) -> bool:
+        """True if sizes that fill the device's kernels are preferred, and there are examples to compare plans on."""
+        return self._step > 1 and self.config.multiple == 1 and self.simulator.examples >= FEWEST
+
+    @property
     def _step(self) -> int:
         """The channels that kernels of the device work on at once."""
         return channel_step(self.config.filled_target, self.simulator.network.device).size
 
     def _filling(self, keep: Budget, allocations: Sequence[Allocation]) -> Iterator[Candidate]:
         """Yield plans by these allocations whose sizes fill the device's kernels, each once, within the budget."""
-        if self._step == 1 or self.config.multiple > 1 or self.simulator.examples < FEWEST:
+        if not self.prefers_filling:
             return
         counts: set[tuple[int, ...]] = set()
         for allocation in allocations:

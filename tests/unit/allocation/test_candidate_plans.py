@@ -1,17 +1,22 @@
 """The choice of plans: another than equal shares is taken only where it is nearer by more than its error."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import secateur as sc
 from linear_stack import linear_stack
-from secateur.allocation.candidate_plans import Candidate, may_be_nearest, ranked_by_evidence
+from secateur.allocation.candidate_plans import Candidate, is_preferred, may_be_nearest, ranked_by_evidence
 from secateur.allocation.config import PruneConfig
 from secateur.allocation.plan_sizes import Allocation
 from secateur.allocation.search import PlanSearch
 from secateur.allocation.simulate import FIRST_FOLD, OTHER_FOLDS, PlanSimulator
 from secateur.allocation.tied_groups import tie_groups
+from secateur.coupling.effective_macs import EffectiveMacs
 from secateur.coupling.network import Kept
 from secateur.data.conversion import as_batches
 from secateur.evaluation.calibration import Calibration
@@ -120,3 +125,43 @@ def test_plans_of_the_first_fold_alone_come_behind_those_of_all_and_are_compared
     candidates = [Candidate(plan, LOSS, None, 1.0, near), Candidate(plan, UNIFORM, None, 1.0, uncertain)]
     best = ranked_by_evidence(candidates)[0]
     assert best.allocation == UNIFORM and "within its standard error" in best.plan.notes[-1]
+
+
+def steps_plan(plan: sc.Plan, steps_kept: int) -> sc.Plan:
+    return replace(plan, effective=EffectiveMacs(16, 100, steps_kept))
+
+
+@pytest.mark.parametrize(("examples", "is_taken"), [(126, False), (128, True)])
+def test_the_mean_decides_where_as_many_examples_are_compared_as_there_are_at_most(
+    plan: sc.Plan, examples: int, is_taken: bool
+) -> None:
+    """A gain of .05, within its standard error of .09."""
+    candidate, other = Candidate(plan, LOSS, torch.ones(examples)), torch.tensor([2.1, 0.0]).repeat(examples // 2)
+    assert is_preferred(candidate, Candidate(plan, LOSS, other), 1.5) is is_taken
+    assert not is_preferred(Candidate(plan, LOSS, other), candidate, 1.5)
+
+
+@pytest.mark.parametrize("examples", [8, 128])
+def test_a_plan_in_a_quarter_of_the_time_may_lose_eight_times_as_much(plan: sc.Plan, examples: int) -> None:
+    """Of losses to the power of 1.5 of the speed; 1 for 0."""
+    other = Candidate(steps_plan(plan, 80), LOSS, torch.ones(examples))
+
+    def is_taken(loss: float, power: float) -> bool:
+        return is_preferred(Candidate(steps_plan(plan, 20), LOSS, torch.full((examples,), loss)), other, power)
+
+    assert is_taken(7.9, 1.5) and not is_taken(8.1, 1.5)
+    assert is_taken(0.9, 0.0) and not is_taken(1.1, 0.0)
+
+
+def test_plans_of_any_sizes_are_counted_in_the_steps_of_the_device_that_is_planned_for() -> None:
+    """Steps of 16, where this processor's may be of 8: else plans would be compared in different steps."""
+    network = sc.trace(linear_stack(12, 32, 32, 3), torch.randn(2, 12))
+    tied = tie_groups(network, sc.score(network, by="l2"))
+    unused: Any = None
+    counted = {
+        target: PlanSearch(SimpleNamespace(network=network), tied, PruneConfig(target=target), unused, [UNIFORM])  # type: ignore[arg-type]
+        .plan({"macs": 0.5}, UNIFORM)
+        .effective
+        for target in ("avx512", "avx2")
+    }
+    assert {target: effective and effective.step for target, effective in counted.items()} == {"avx512": 16, "avx2": 8}

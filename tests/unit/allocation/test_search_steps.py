@@ -14,7 +14,7 @@ import secateur as sc
 from secateur.allocation import latency_bounds
 from secateur.allocation.block_order import REFITTED, _BlockPrices, _without_neighbours
 from secateur.allocation.block_search import _BlockSearch
-from secateur.allocation.block_trials import coarse_counts, middle_counts
+from secateur.allocation.block_trials import coarse_counts, doubled_counts, middle_counts
 from secateur.allocation.candidate_plans import Candidate
 from secateur.allocation.candidates import candidate_allocations
 from secateur.allocation.latency_bounds import LatencyClock, _timed_plan
@@ -23,6 +23,8 @@ from secateur.allocation.plan_sizes import ANY, Allocation
 from secateur.allocation.removal_sequence import RemovalSequence
 from secateur.allocation.search import PlanSearch
 from secateur.allocation.strategies import OrderContext
+from secateur.coupling.effective_macs import EffectiveMacs
+from secateur.errors import BudgetError
 from secateur.evaluation.latency_table import LatencyTable
 
 
@@ -49,16 +51,29 @@ def test_the_layers_that_are_refitted_lie_behind_the_block() -> None:
     assert behind == ["layers.1.up", "layers.1.down", "layers.2.up"]
 
 
+@dataclass(frozen=True)
+class WrittenPlan:
+    """What the search reads of a plan."""
+
+    kept: Any
+    notes: tuple[str, ...] = ()
+    effective: EffectiveMacs | None = None
+
+
 class WrittenSearch(_BlockSearch):
     """A search whose plans have the losses that a test says, by the number of blocks that they leave out."""
 
     error = 0.0  # by which the examples of plans without blocks differ
+    examples = 2
 
-    def __init__(self, losses: Sequence[float], allocations: Sequence[Allocation] = ()) -> None:
-        self.losses, self.tried, self._keep = losses, list[int](), {"macs": 0.5}
+    def __init__(
+        self, losses: Sequence[float], allocations: Sequence[Allocation] = (), steps_kept: Sequence[int] = ()
+    ) -> None:
+        self.losses, self.tried, self._keep, self.steps_kept = losses, list[int](), {"macs": 0.5}, steps_kept
         self._search: Any = SimpleNamespace(
             allocations=allocations, config=SimpleNamespace(filled_target="cpu"), latency=None,
             simulated=lambda candidate: candidate, best_of_allocations=lambda keep: self.candidate(()),
+            prefers_filling=bool(steps_kept),
         )  # fmt: skip
         paths = tuple(str(number) for number in range(len(losses) - 1))
         self._order: Any = SimpleNamespace(paths=paths, by_single_price=paths)
@@ -66,8 +81,10 @@ class WrittenSearch(_BlockSearch):
 
     def candidate(self, dropped: tuple[str, ...], name: str = "uniform") -> Candidate:
         error = self.error if dropped else 0.0
-        losses = self.losses[len(dropped)] + torch.tensor([error, -error])  # of two examples
-        plan: Any = SimpleNamespace(kept={"blocks": self._order.paths[len(dropped) :], name: [0]}, notes=())
+        losses = self.losses[len(dropped)] + torch.tensor([error, -error]).repeat(self.examples // 2)
+        effective = EffectiveMacs(16, 100, self.steps_kept[len(dropped)]) if self.steps_kept else None
+        kept = {"blocks": self._order.paths[len(dropped) :], name: [0]}
+        plan: Any = WrittenPlan(kept, (), effective)
         return Candidate(plan, Allocation((name,), dropped=dropped), losses)
 
     def _plan(self, allocation: Allocation) -> Candidate | None:
@@ -96,6 +113,7 @@ def test_numbers_of_blocks_are_tried_until_two_in_turn_are_worse() -> None:
         ([2.0, 2.5, 1.0, 0.5], 0.0, [1], 0),  # the first block alone does not gain: no others are tried
         ([2.0, 1.5, 1.0, 3.0], 0.0, [1, 2, 3], 2),
         ([2.0, 1.5, 1.0, 3.0], 4.0, [1, 2, 3], 0),  # within the error
+        ([2.0, 1.9, 1.8, 1.7, 1.0, 1.1], 0.0, [1, 2, 4, 5], 4),  # twice as many each time, and all at last
     ],
 )
 def test_blocks_are_left_out_for_macs_where_that_is_clearly_nearer(
@@ -103,16 +121,68 @@ def test_blocks_are_left_out_for_macs_where_that_is_clearly_nearer(
 ) -> None:
     search = WrittenSearch(losses)
     search.error, search._by_dropped = error, {}
-    search._with_note = lambda best: best  # type: ignore[method-assign]
     search._exchange_blocks = lambda: None  # type: ignore[method-assign]
     assert len(search.best().allocation.dropped) == left_out
     assert sorted({*search.tried}) == tried
 
 
+@pytest.mark.parametrize(
+    ("examples", "error", "steps_kept", "tried", "left_out"),
+    [
+        # 3.05 for 2.43 * (80 / 63) ** 1.5 = 3.48; the first block alone is not worth it
+        (2, 0.0, [80, 68, 65, 64, 63, 62, 61, 60, 59], [1, 2, 4, 8], 4),
+        (128, 9.0, [80, 68, 65, 64, 63, 62, 61, 60, 59], [1, 2, 4, 8], 4),  # so many examples decide by their mean
+        (126, 9.0, [80, 68, 65, 64, 63, 62, 61, 60, 59], [1, 2, 4, 8], 0),  # within the error of .81
+        (2, 0.0, [80] * 9, [1, 2], 0),  # no faster than with all blocks
+        (2, 0.0, [], [1], 0),  # no device is planned for
+    ],
+)
+def test_blocks_are_left_out_for_macs_where_the_time_that_they_take_is_worth_it(
+    examples: int, error: float, steps_kept: list[int], tried: list[int], left_out: int
+) -> None:
+    search = WrittenSearch([2.43, 3.13, 3.30, 3.19, 3.05, 3.4, 3.59, 3.7, 3.83], steps_kept=steps_kept)
+    search.examples, search.error, search._by_dropped = examples, error, {}
+    best = search.best()
+    assert len(best.allocation.dropped) == left_out
+    assert search.tried == tried
+    assert ("3.0500 (63% of the MACs in steps)" in best.plan.notes[-1]) == (steps_kept[4:5] == [63])
+
+
+def test_without_some_blocks_sizes_fill_kernels_whatever_those_of_the_plan_with_all_do() -> None:
+    """Where a device is planned for; other sizes where the budget can't be met so."""
+
+    class PlannedSearch(WrittenSearch):
+        _plan = _BlockSearch._plan  # type: ignore[assignment]
+
+    search, whole = PlannedSearch([0.0, 1.0], steps_kept=[100, 50]), Allocation(("uniform",))
+    search._search.plan = lambda keep, choice: choice
+    targets = list[str]()
+    for search._search.prefers_filling in (True, False):
+        candidate = search._plan(whole)
+        assert candidate is not None
+        targets.append(candidate.allocation.target)
+    assert targets == ["cpu", ANY]
+
+    def plan_of_any_sizes(keep: Any, choice: Allocation) -> Allocation:
+        if choice.target != ANY:
+            raise BudgetError("sizes that fill kernels don't meet it")
+        return choice
+
+    search._search.prefers_filling, search._search.plan = True, plan_of_any_sizes
+    candidate = search._plan(whole)
+    assert candidate is not None
+    assert candidate.allocation.target == ANY
+
+
+def test_numbers_of_blocks_double() -> None:
+    assert [doubled_counts(blocks) for blocks in (0, 1, 2, 3, 4, 11)] == [
+        [], [1], [1, 2], [1, 2, 3], [1, 2, 4], [1, 2, 4, 8, 11]
+    ]  # fmt: skip
+
+
 def test_a_budget_in_time_takes_the_nearest_plan() -> None:
     search = WrittenSearch([2.0, 2.5, 1.9])
     search.error, search._by_dropped, search._search.latency = 4.0, {}, "a table"
-    search._with_note = lambda best: best  # type: ignore[method-assign]
     search._exchange_blocks = lambda: None  # type: ignore[method-assign]
     assert len(search.best().allocation.dropped) == 2
 
@@ -140,7 +210,7 @@ def test_other_allocations_are_tried_with_the_blocks_of_the_best_plan() -> None:
     simulated: list[Candidate] = []
     search._search.simulated = lambda candidate: (simulated.append(candidate), candidate)[1]
     search._plan = lambda allocation: Candidate(  # type: ignore[method-assign]
-        SimpleNamespace(kept={"a": range(3 if allocation.names == ("loss",) else 2)}, notes=()),  # type: ignore[arg-type]
+        WrittenPlan({"a": range(3 if allocation.names == ("loss",) else 2)}),  # type: ignore[arg-type]
         allocation, torch.tensor([0.5]),
     )  # fmt: skip
     search._by_dropped[("0",)] = search._plan(Allocation(("uniform",), dropped=("0",)))  # type: ignore[assignment]
