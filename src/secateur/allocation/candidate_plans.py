@@ -50,7 +50,7 @@ class Candidate(NamedTuple):
 
     def price(self, power: float) -> float:
         """The mean divergence, times a power of the fraction of the MACs in steps that is kept."""
-        return self.loss * self.steps_kept**power
+        return self.loss * math.pow(self.steps_kept, power)
 
     @property
     def measure(self) -> str:
@@ -119,7 +119,7 @@ def is_preferred(candidate: Candidate, other: Candidate, power: float) -> bool:
         power: the power of the speed gained that the loss may increase by; 0: the speed does not count.
     """
     assert candidate.losses is not None and other.losses is not None
-    gains = other.losses * (other.steps_kept / candidate.steps_kept) ** power - candidate.losses  # (examples,)
+    gains = other.losses * math.pow(other.steps_kept / candidate.steps_kept, power) - candidate.losses  # (examples,)
     return float(gains.mean()) > (0.0 if len(gains) >= PLENTY else standard_error(gains))
 
 
