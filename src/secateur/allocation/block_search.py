@@ -78,22 +78,30 @@ class _BlockSearch:
             self._exchange_blocks()
 
     def _leave_out_while_better(self, whole: Candidate) -> None:
-        """Leave out twice as many blocks, of those that lose least by themselves, as long as the plan gets better.
+        """Leave out blocks with sizes that fill kernels, and with sizes of the kind that the plan with all blocks has.
 
-        Plans whose sizes fill kernels are compared with each other: if the plan with all blocks has any sizes, it may
-        be better than the one without a block, and not than the one without several.
+        A plan of another kind than the one with all blocks may be worse without a block, and better without several.
         """
-        order, power, is_filling = self._order.by_single_price, self._power, self._search.prefers_filling
-        is_comparable = not is_filling or whole.allocation.target == self._search.config.filled_target
-        price_before = whole.price(power) if is_comparable else math.inf
+        own = whole.allocation.target
+        filled = self._search.config.filled_target if self._search.prefers_filling else own
+        for target in dict.fromkeys((filled, own)):
+            price = whole.price(self._power) if target == own else math.inf
+            self._double_blocks(whole.allocation._replace(target=target), price)
+
+    def _double_blocks(self, allocation: Allocation, price_before: float) -> None:
+        """Leave out twice as many blocks, of those that lose least by themselves, as long as the plan gets better."""
+        order = self._order.by_single_price
         counts = doubled_counts(len(order))
         for number, count in enumerate(counts):
-            self._measure_ahead((order[:other] for other in counts[number:]), whole.allocation)
-            self._try_dropped(order[:count], whole.allocation)
-            candidate = self._by_dropped.get(order[:count])
-            if candidate is None or candidate.price(power) >= price_before:
+            self._measure_ahead((order[:other] for other in counts[number:]), allocation)
+            planned = None if self._is_time_up() else self._plan(allocation._replace(dropped=order[:count]))
+            if planned is None:
                 return
-            price_before = candidate.price(power)
+            candidate = self._search.simulated(planned)
+            self._keep_better(candidate)
+            if candidate.price(self._power) >= price_before:
+                return
+            price_before = candidate.price(self._power)
 
     @property
     def _power(self) -> float:
@@ -202,11 +210,11 @@ class _BlockSearch:
     def _plan(self, allocation: Allocation) -> Candidate | None:
         """Return the plan by an allocation; None where it does not meet the budget.
 
-        Sizes fill the device's kernels where such sizes meet the budget, also if the plan with all blocks has any
-        sizes: it may not meet the budget otherwise, or lose too much.
+        For a budget in time, sizes fill the device's kernels where such sizes meet it: others take as long as the next
+        that fill. With all blocks they may not have met it.
         """
-        is_filling = self._search.latency is not None or self._search.prefers_filling
-        preferred = self._search.config.filled_target if is_filling else allocation.target
+        is_timed = self._search.latency is not None
+        preferred = self._search.config.filled_target if is_timed else allocation.target
         for target in dict.fromkeys((preferred, allocation.target)):
             choice = allocation._replace(target=target)
             with suppress(BudgetError):
@@ -217,5 +225,5 @@ class _BlockSearch:
         """Keep a plan, unless a better one with the same blocks is known."""
         dropped = candidate.allocation.dropped
         known = self._by_dropped.get(dropped)
-        if known is None or candidate.loss < known.loss:
+        if known is None or candidate.price(self._power) < known.price(self._power):
             self._by_dropped[dropped] = candidate

@@ -24,7 +24,6 @@ from secateur.allocation.removal_sequence import RemovalSequence
 from secateur.allocation.search import PlanSearch
 from secateur.allocation.strategies import OrderContext
 from secateur.coupling.effective_macs import EffectiveMacs
-from secateur.errors import BudgetError
 from secateur.evaluation.latency_table import LatencyTable
 
 
@@ -130,10 +129,10 @@ def test_blocks_are_left_out_for_macs_where_that_is_clearly_nearer(
     ("examples", "error", "steps_kept", "tried", "left_out"),
     [
         # 3.05 for 2.43 * (80 / 63) ** 1.5 = 3.48; the first block alone is not worth it
-        (2, 0.0, [80, 68, 65, 64, 63, 62, 61, 60, 59], [1, 2, 4, 8], 4),
-        (128, 9.0, [80, 68, 65, 64, 63, 62, 61, 60, 59], [1, 2, 4, 8], 4),  # so many examples decide by their mean
-        (126, 9.0, [80, 68, 65, 64, 63, 62, 61, 60, 59], [1, 2, 4, 8], 0),  # within the error of .81
-        (2, 0.0, [80] * 9, [1, 2], 0),  # no faster than with all blocks
+        (2, 0.0, [80, 68, 65, 64, 63, 62, 61, 60, 59], [1, 2, 4, 8, 1], 4),
+        (128, 9.0, [80, 68, 65, 64, 63, 62, 61, 60, 59], [1, 2, 4, 8, 1], 4),  # so many examples decide by their mean
+        (126, 9.0, [80, 68, 65, 64, 63, 62, 61, 60, 59], [1, 2, 4, 8, 1], 0),  # within the error of .81
+        (2, 0.0, [80] * 9, [1, 2, 1], 0),  # no faster than with all blocks
         (2, 0.0, [], [1], 0),  # no device is planned for
     ],
 )
@@ -148,30 +147,33 @@ def test_blocks_are_left_out_for_macs_where_the_time_that_they_take_is_worth_it(
     assert ("3.0500 (63% of the MACs in steps)" in best.plan.notes[-1]) == (steps_kept[4:5] == [63])
 
 
-def test_without_some_blocks_sizes_fill_kernels_whatever_those_of_the_plan_with_all_do() -> None:
-    """Where a device is planned for; other sizes where the budget can't be met so."""
+@pytest.mark.parametrize(
+    ("is_filling", "whole_target", "tried"), [(True, ANY, ["cpu", ANY]), (True, "cpu", ["cpu"]), (False, ANY, [ANY])]
+)
+def test_without_some_blocks_sizes_fill_kernels_or_are_like_those_of_the_plan_with_all(
+    is_filling: bool, whole_target: str, tried: list[str]
+) -> None:
+    """The better of both is kept, for a number of blocks; those that fill kernels may not meet the budget."""
+    losses = {"cpu": 3.0, ANY: 1.0}
 
     class PlannedSearch(WrittenSearch):
-        _plan = _BlockSearch._plan  # type: ignore[assignment]
+        unmet: str | None = None
 
-    search, whole = PlannedSearch([0.0, 1.0], steps_kept=[100, 50]), Allocation(("uniform",))
-    search._search.plan = lambda keep, choice: choice
-    targets = list[str]()
-    for search._search.prefers_filling in (True, False):
-        candidate = search._plan(whole)
-        assert candidate is not None
-        targets.append(candidate.allocation.target)
-    assert targets == ["cpu", ANY]
+        def _plan(self, allocation: Allocation) -> Candidate | None:
+            targets.append(allocation.target)
+            candidate = self.candidate(allocation.dropped)
+            kept = candidate._replace(allocation=allocation, losses=torch.full((2,), losses[allocation.target]))
+            return None if allocation.target == self.unmet else kept
 
-    def plan_of_any_sizes(keep: Any, choice: Allocation) -> Allocation:
-        if choice.target != ANY:
-            raise BudgetError("sizes that fill kernels don't meet it")
-        return choice
-
-    search._search.prefers_filling, search._search.plan = True, plan_of_any_sizes
-    candidate = search._plan(whole)
-    assert candidate is not None
-    assert candidate.allocation.target == ANY
+    for unmet in (None, "cpu"):
+        targets = list[str]()
+        search = PlannedSearch([2.0, 2.0], steps_kept=[100, 100])
+        search.unmet, search._search.prefers_filling = unmet, is_filling
+        whole = search.candidate(())
+        search._leave_out_while_better(whole._replace(allocation=whole.allocation._replace(target=whole_target)))
+        assert targets == tried
+        if ANY in tried:
+            assert search._by_dropped[("0",)].allocation.target == ANY
 
 
 def test_numbers_of_blocks_double() -> None:
