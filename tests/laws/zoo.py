@@ -392,7 +392,7 @@ class Unknown(nn.Module):
         self.fc1, self.fc2, self.fc3 = nn.Linear(6, 8), nn.Linear(7, 7), nn.Linear(7, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.diff(torch.relu(self.fc1(x)))
+        x = torch.cumulative_trapezoid(torch.relu(self.fc1(x)))
         return self.fc3(torch.relu(self.fc2(x)))
 
 

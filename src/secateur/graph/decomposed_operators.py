@@ -1,4 +1,4 @@
-"""Operators that a program holds as the products and sums that they consist of.
+"""Operators that a program holds as those that they consist of: products and sums, or views and copies.
 
 Taking them apart in a program that is exported already means exporting that program once more, which takes longer than
 the first export. So they are taken apart while the model is exported; only programs that must be exported again anyway,
@@ -26,13 +26,27 @@ def _addbmm(added: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, a
 
 
 ATEN: Any = torch.ops.aten
-COMPOSITE = (ATEN.einsum.default, ATEN.tensordot.default, ATEN.cosine_similarity.default)
+COMPOSITE = (
+    "einsum tensordot outer ger kron chain_matmul linalg_multi_dot cosine_similarity pairwise_distance nanmean "
+    "ravel swapdims mH fliplr flipud atleast_1d atleast_2d atleast_3d hstack vstack row_stack dstack column_stack "
+    "hsplit vsplit dsplit take_along_dim msort trapezoid trapz special_erf special_erfc special_expit special_exp2 "
+    "special_expm1 special_log1p special_sinc special_softmax special_log_softmax special_logsumexp"
+)
+"""Operators that torch itself defines by others, which have label rules."""
+
+
+def _overloads(names: str) -> Iterator[Any]:
+    """Yield the overloads of operators, but for those that write to a tensor that is given."""
+    for name in names.split():
+        packet = getattr(ATEN, name)
+        overloads = (getattr(packet, overload) for overload in packet.overloads())
+        yield from (operator for operator in overloads if not operator._schema.is_mutable)
 
 
 @cache
 def decompositions() -> Mapping[Any, Callable[..., Any]]:
     """Return what these operators consist of: as torch defines them, where it does."""
-    composite = {operator: operator.decompose for operator in COMPOSITE}
+    composite = {operator: operator.decompose for operator in _overloads(COMPOSITE)}
     baddbmm = ATEN.baddbmm.default
     return {**composite, baddbmm: decomposition_table[baddbmm], ATEN.addbmm.default: _addbmm}
 

@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 
 from secateur.coupling.labels import Labels, Weight, labelled_axes, squeeze_expanded
 from secateur.coupling.rules.context import OpContext
 from secateur.coupling.rules.literals import result_shape
 from secateur.coupling.rules.op_rule import OpRule, RuleTable
 from secateur.coupling.rules.position_axes import any_axis, idle_dropout
+from secateur.graph.operators import operator_name
 
 
 def first_argument(op: OpContext) -> Labels:
@@ -75,6 +77,11 @@ def overwritten(op: OpContext) -> Tensor:
     return source
 
 
+def gives_shape_alone(node: Node) -> bool:
+    """Return whether only the shape of a result is used, for constants and random numbers."""
+    return all(operator_name(user).startswith("new_") or operator_name(user).endswith("_like") for user in node.users)
+
+
 COPY = OpRule(first_argument, copies=True, gates="passes", channels="same")
 
 RULES: RuleTable = {
@@ -91,6 +98,6 @@ RULES: RuleTable = {
     "zeros ones full empty new_zeros new_ones new_full new_empty": OpRule(created_constant, result_shape("size")),
     "rand randn randint": OpRule(created_constant),
     "dropout": replace(COPY, labels=dropout, keeps_apart=idle_dropout),
-    "dropout_ feature_dropout alpha_dropout": OpRule(dropout, channels="same"),
+    "dropout_ feature_dropout alpha_dropout feature_alpha_dropout": OpRule(dropout, channels="same"),
     "broadcast_tensors": OpRule(broadcast_tensors),
 }

@@ -22,14 +22,19 @@ def gather(op: OpContext) -> Tensor:
     """Pick entries of one axis by their numbers, which may differ elsewhere."""
     labels, dim = _source(op), op.args["dim"] % len(op.shape)
     index = op.args["index"]
-    if isinstance(index, Tensor | Weight) and not _is_free_of_units(op, index):
+    units = labelled_axes(labels)
+    has_own_units = isinstance(index, Tensor) and labelled_axes(index) == units and dim not in units
+    if not has_own_units and not _is_free_of_units(op, index):
         op.freeze(index, "is a position, not a value")
-    if dim in labelled_axes(labels):
+    if dim in units:
         op.freeze(labels, PICKED)
         return frozen_labels(op.shape)
     picked = labels.narrow(dim, 0, 1)
     shape = [1 if at == dim else length for at, length in enumerate(op.shape)]
-    return picked[tuple(slice(0, length) for length in shape)].expand(op.shape)
+    picked = picked[tuple(slice(0, length) for length in shape)].expand(op.shape)
+    if has_own_units:  # each unit picks from its own entries, by their order, say
+        op.couple(index, picked)
+    return picked
 
 
 def _is_free_of_units(op: OpContext, index: Labels) -> bool:
@@ -63,6 +68,15 @@ def scan(op: OpContext) -> Any:
     narrow = labels.narrow(dim, 0, 1) if dim is not None else labels
     results = tuple(narrow.expand(shape) for shape in shapes)
     return results[0] if isinstance(op.shape, torch.Size) else results
+
+
+def difference(op: OpContext) -> Any:
+    """Freeze units along the axis along which neighbours are subtracted."""
+    labels, dim = _source(op), op.args["dim"]
+    edges = [op.args[name] for name in ("prepend", "append") if op.args[name] is not None]
+    if edges or dim % labels.dim() in labelled_axes(labels):
+        return freeze_arguments(op, "is subtracted from its neighbours")
+    return labels.narrow(dim, 0, 1).expand(op.shape)
 
 
 def choice(op: OpContext) -> Any:
@@ -116,6 +130,7 @@ RULES: RuleTable = {
     "index": OpRule(index_tensors),
     "topk": OpRule(choice),
     "cumsum cumprod logcumsumexp cummax cummin sort argsort": OpRule(scan),
+    "diff": OpRule(difference),
     "tril triu": OpRule(triangle),
     "repeat_interleave": OpRule(repeat_interleave),
     "select_scatter": OpRule(replace_slice),

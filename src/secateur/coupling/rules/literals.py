@@ -45,10 +45,12 @@ def unflattened_sizes(op: OpContext, result: Any) -> Iterator[LiteralAxis]:
 
 
 def slice_bounds(op: OpContext, result: Any) -> Iterator[LiteralAxis]:
-    """Yield start and end of a slice."""
+    """Yield start and end of a slice; the start of one in steps says which entry of each step it takes."""
     dim = op.args["dim"] % len(op.shape)
+    if isinstance(result, Tensor) and not bool(result.any()):
+        return  # no units are in the slice, whatever lies beside it
     entries = entry_labels(op.args["self"], dim)
-    for argument in ("start", "end"):
+    for argument in ("start", "end") if op.args.get("step", 1) == 1 else ("end",):
         bound = op.args.get(argument)
         if isinstance(bound, int) and abs(bound) <= len(entries):
             yield argument, None, entries[:bound] if bound >= 0 else entries[bound:]

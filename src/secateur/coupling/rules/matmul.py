@@ -8,7 +8,7 @@ from secateur.coupling.labels import Labels, Weight, frozen_labels, labelled_axe
 from secateur.coupling.rules.context import OpContext, freeze_arguments
 from secateur.coupling.rules.elementwise import CROSSES, elementwise, fewer_units
 from secateur.coupling.rules.heads import batch_axes, couple_heads, operand_labels
-from secateur.coupling.rules.layer_units import COMPUTED_WEIGHT, CROSSED, couple_layer
+from secateur.coupling.rules.layer_units import COMPUTED_WEIGHT, CROSSED, couple_layer, pass_each_unit
 from secateur.coupling.rules.module_attributes import bilinear_attributes, conv1d_attributes, linear_attributes
 from secateur.coupling.rules.op_rule import OpRule, RuleTable
 from secateur.coupling.rules.parameter_axes import label_tensors
@@ -23,6 +23,8 @@ def matmul(op: OpContext) -> Tensor:
     """Multiply two tensors, of which one may be a parameter."""
     first, second = _operand_names(op)
     a, b = op.args[first], op.args[second]
+    if len(a.shape) > 1 and isinstance(a, Tensor) and len(b.shape) == 1 and isinstance(b, Weight):
+        return _vector_product(op, first, second)
     if len(a.shape) < 2 or len(b.shape) < 2:
         return _freeze(op, "is a product with a vector")
     is_stack = isinstance(b, Weight) and isinstance(a, Tensor) and not batch_axes(a)
@@ -47,6 +49,18 @@ def _operand_names(op: OpContext) -> tuple[str, str]:
 def _freeze(op: OpContext, reason: str) -> Tensor:
     frozen: Tensor = freeze_arguments(op, reason)
     return frozen
+
+
+def _vector_product(op: OpContext, first: str, second: str) -> Tensor:
+    """Read the last axis with a parameter of one axis: the result has one entry in its place, which is no unit."""
+    x, weight = op.activation(first), op.args[second]
+    dim = x.dim() - 1
+    if labelled_axes(x) - {dim}:
+        return pass_each_unit(op, x, dim, [weight], weight.shape[0])
+    read = op.axis_labels(x, dim)
+    op.couple(op.axis_labels(weight, 0), read)
+    op.read(first, dim, read)
+    return frozen_labels(op.shape)
 
 
 def _add_bias(op: OpContext, product: Tensor) -> Tensor:

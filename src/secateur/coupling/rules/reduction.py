@@ -1,5 +1,6 @@
-"""Label rules of reductions over some axes, and reductions over the units that are kept."""
+"""Label rules of reductions over some axes."""
 
+from operator import getitem
 from typing import Any
 
 import torch
@@ -8,10 +9,21 @@ from torch import Tensor
 from secateur.coupling.labels import Labels, Weight, entries_along, frozen_labels, labelled_axes
 from secateur.coupling.rules.context import OpContext
 from secateur.coupling.rules.elementwise import elementwise
+from secateur.coupling.rules.masked_reductions import (
+    masked_deviation,
+    masked_deviation_and_mean,
+    masked_extremum,
+    masked_mean,
+    masked_norm,
+    masked_softmax,
+    masked_variance,
+    masked_variance_and_mean,
+    norm_order,
+)
 from secateur.coupling.rules.op_rule import OpRule, RuleTable
 from secateur.coupling.rules.parameter_axes import map_labels, narrow_axes
 from secateur.coupling.rules.position_axes import unreduced
-from secateur.graph.operators import operator_name
+from secateur.graph.operators import arguments, operator_name
 
 
 def couple_along(op: OpContext, labels: Tensor, dims: set[int], reason: str) -> Tensor | None:
@@ -57,24 +69,38 @@ def reduction(op: OpContext) -> Any:
 def summation(op: OpContext) -> Any:
     """Read the units along the one axis of a sum, a mean, a variance or a Euclidean norm."""
     argument = _name_of_input(op)
-    is_euclidean = _is_euclidean(op)
+    ignores_zeros = _ignores_zeros(op)
     if is_parameter(op, argument):
-        return _reduce_parameter(op, argument, reads=is_euclidean)
+        return _reduce_parameter(op, argument, reads=ignores_zeros)
+    return _read_reduced(op, argument) if ignores_zeros else reduction(op)
+
+
+def extremum(op: OpContext) -> Any:
+    """Read the units along the one axis of a maximum or the like, unless something reads at which of them it lies."""
+    positions = [user for user in op.node.users if user.target is getitem and user.args[1] == 1]
+    is_read = op.args.get("other") is None and not any(user.users for user in positions)
+    if not is_read or is_parameter(op, "self") or not arguments(op.node)["self"].meta["val"].is_floating_point():
+        return reduction(op)
+    return _read_reduced(op, "self")
+
+
+def _read_reduced(op: OpContext, argument: str) -> Any:
+    """Read the units along the reduced axes where they lie along one of these alone; else couple along them."""
     labels = op.activation(argument)
     reduced = labelled_axes(labels) & _reduced_axes(op, labels)
-    if not reduced or reduced != labelled_axes(labels) or len(reduced) > 1 or not is_euclidean:
+    if len(reduced) != 1 or reduced != labelled_axes(labels):
         return reduction(op)
     (dim,) = reduced
     op.read(argument, dim, op.axis_labels(labels, dim))
     return op.frozen()
 
 
-def _is_euclidean(op: OpContext) -> bool:
-    """Return whether a norm is the root of the sum of squares, as it is without an order; other operators have none."""
-    order = op.args.get("ord", op.args.get("p", 2))
-    if operator_name(op.node) == "linalg_norm" and order is not None and len(_reduced_axes(op, op.args["self"])) > 1:
-        return False  # of a matrix, 2 is the largest singular value
-    return order is None or order == 2
+def _ignores_zeros(op: OpContext) -> bool:
+    """Return whether zeros change nothing: in all sums, and in norms of a vector of a positive order."""
+    order = norm_order(op.args)
+    if operator_name(op.node) == "linalg_norm" and "ord" in op.args and len(_reduced_axes(op, op.args["self"])) > 1:
+        return op.args["ord"] is None  # of a matrix, 2 is the largest singular value
+    return isinstance(order, int | float) and order > 0
 
 
 def _name_of_input(op: OpContext) -> str:
@@ -128,70 +154,6 @@ def _reduce(op: OpContext, labels: Tensor) -> Any:
     return labels.expand(shapes[0]) if isinstance(op.shape, torch.Size) else tuple(labels.expand(s) for s in shapes)
 
 
-def masked_mean(present: Tensor, self: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
-    """Return the mean of the entries that are present."""
-    dims = _dims(self, dim)
-    count = present.expand(self.shape).sum(dims, keepdim=keepdim).clamp_min(1)
-    return (self * present).sum(dims, keepdim=keepdim) / count
-
-
-def masked_variance(
-    present: Tensor,
-    self: Tensor,
-    dim: Any = None,
-    keepdim: bool = False,
-    unbiased: bool = True,
-    correction: Any = None,
-    **_: Any,
-) -> Tensor:
-    """Return the variance of the entries that are present; of one entry 0, and not NaN."""
-    dims = _dims(self, dim)
-    count = present.expand(self.shape).sum(dims, keepdim=True)
-    centred = (self - (self * present).sum(dims, keepdim=True) / count.clamp_min(1)) * present
-    degrees = count - (float(unbiased) if correction is None else correction)
-    variance = centred.square().sum(dims, keepdim=True) / degrees.clamp_min(1)
-    return variance if keepdim else variance.squeeze(dims)
-
-
-def masked_deviation(present: Tensor, self: Tensor, dim: Any = None, **options: Any) -> Tensor:
-    """Return the standard deviation of the entries that are present; the root of 0 gets a derivative of 0."""
-    variance = masked_variance(present, self, dim, **options)
-    smallest = torch.finfo(variance.dtype).tiny
-    return torch.where(variance == 0, 0, variance.clamp_min(smallest).sqrt())
-
-
-def masked_variance_and_mean(
-    present: Tensor, self: Tensor, dim: Any = None, keepdim: bool = False, **options: Any
-) -> Any:
-    """Return the variance and the mean of the entries that are present."""
-    return masked_variance(present, self, dim, keepdim, **options), masked_mean(present, self, dim, keepdim)
-
-
-def masked_deviation_and_mean(
-    present: Tensor, self: Tensor, dim: Any = None, keepdim: bool = False, **options: Any
-) -> Any:
-    """Return the standard deviation and the mean of the entries that are present."""
-    return masked_deviation(present, self, dim, keepdim=keepdim, **options), masked_mean(present, self, dim, keepdim)
-
-
-def masked_norm(present: Tensor, self: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
-    """Return the Euclidean norm of the entries that are present; 1 where there are none, as it is used to divide."""
-    dims = _dims(self, dim)
-    length = torch.linalg.vector_norm(self * present, dim=dims, keepdim=keepdim)
-    count = (present.expand(self.shape) != 0).sum(dims, keepdim=keepdim)
-    return torch.where(count == 0, 1, length)
-
-
-def masked_softmax(present: Tensor, self: Tensor, dim: int, **_: Any) -> Tensor:
-    """Return the softmax over the entries that are present; zeros where there are none."""
-    absent = present.expand(self.shape) == 0
-    return self.masked_fill(absent, float("-inf")).softmax(dim).masked_fill(absent, 0)
-
-
-def _dims(x: Tensor, dim: Any) -> list[int]:
-    return [dim] if isinstance(dim, int) else dim or list(range(x.dim()))
-
-
 RULES: RuleTable = {
     "softmax": OpRule(softmax, masked=masked_softmax, channels="same"),
     "log_softmax _softmax _log_softmax": OpRule(softmax, channels="same"),
@@ -202,5 +164,8 @@ RULES: RuleTable = {
     "var_mean": OpRule(summation, masked=masked_variance_and_mean, channels="sum"),
     "std_mean": OpRule(summation, masked=masked_deviation_and_mean, channels="sum"),
     "linalg_vector_norm linalg_norm norm": OpRule(summation, masked=masked_norm, channels="sum"),
-    "amax amin max min argmax argmin any all logsumexp prod": OpRule(reduction),
+    "amax max": OpRule(extremum, masked=masked_extremum(torch.amax, -1)),
+    "amin min": OpRule(extremum, masked=masked_extremum(torch.amin, 1)),
+    "logsumexp": OpRule(extremum, masked=masked_extremum(torch.logsumexp, -1)),
+    "aminmax argmax argmin any all prod median nanmedian mode kthvalue nansum count_nonzero": OpRule(reduction),
 }

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from secateur.coupling.labels import labelled_axes
+from secateur.coupling.labels import Labels, frozen_labels, labelled_axes
 from secateur.coupling.rules.context import OpContext
+from secateur.coupling.rules.copies import gives_shape_alone
 from secateur.coupling.rules.literals import narrow_bounds, padding_amounts, slice_bounds, split_size, split_sizes
 from secateur.coupling.rules.op_rule import OpRule, RuleTable
 from secateur.coupling.rules.parameter_axes import label_tensors, map_labels
@@ -45,6 +46,8 @@ def slice_axis(op: OpContext) -> Any:
     """Couple the pieces that a slice is one of, where they are equal; other slices are found by their bounds."""
     value, dim = source_labels(op), op.args["dim"]
     length, size = op.shape[dim], value.shape[dim]
+    if length == 1 and gives_shape_alone(op.node) and _units_lie_along(value, dim):
+        return frozen_labels(op.shape)  # there is one entry however many units stay
     start = max(op.args["start"] or 0, 0) if (op.args["start"] or 0) >= 0 else size + op.args["start"]
     for labels in label_tensors(value):
         if length == size or dim % labels.dim() not in labelled_axes(labels):
@@ -66,6 +69,11 @@ def _couple_steps(op: OpContext, labels: Tensor, start: int) -> None:
         return
     steps = labels.unflatten(dim, (-1, step))
     op.couple(steps, steps.narrow(dim + 1, 0, 1))
+
+
+def _units_lie_along(value: Labels, dim: int) -> bool:
+    """Return whether units lie along one axis alone."""
+    return all(labelled_axes(labels) == {dim % labels.dim()} for labels in label_tensors(value))
 
 
 def concatenate(op: OpContext) -> Tensor:
