@@ -28,8 +28,8 @@ LIMITS_ELSEWHERE = {
     "benchmarks and examples": dict.fromkeys(LIMITS, 0) | {"tables of operators": 1},
     "tests": dict.fromkeys(LIMITS, 0)
     | {
-        "top-level names with two definitions": 70,  # most are networks and data that one test alone uses
-        "files over 200 lines": 33,
+        "top-level names with two definitions": 71,  # most are networks and data that one test alone uses
+        "files over 200 lines": 35,
         "functions over 25 lines": 17,
         "tables of operators": 1,
     },

@@ -11,7 +11,7 @@ from batch_normed import batch_normed
 from expected_warnings import untrained_networks
 from plans_by_norm import microbatches_of, plan_by_norm
 from secateur import demo
-from secateur.recovery import block_problem, chain
+from secateur.recovery import block_problem, repair_runner
 from secateur.recovery.block_problem import BlockProblem
 from secateur.recovery.block_reconstruction import reconstruct_blocks
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
@@ -52,7 +52,7 @@ def test_a_refit_makes_no_steps_where_adapt_follows(monkeypatch: pytest.MonkeyPa
     """Without adapt behind it, all examples are fitted with the steps and ridges that were chosen."""
     model, x = batch_normed()
     plan = plan_by_norm(model, x, {"units": 0.6})
-    have_steps, known, original = list[bool](), list[bool](), chain.refit
+    have_steps, known, original = list[bool](), list[bool](), repair_runner.refit
 
     def recorded(execution: PairedExecution, choices: Any, examples: int, has_steps: bool) -> Any:
         have_steps.append(has_steps)
@@ -61,8 +61,8 @@ def test_a_refit_makes_no_steps_where_adapt_follows(monkeypatch: pytest.MonkeyPa
         assert has_steps or not any(choice.steps for choice in chosen.values())
         return chosen
 
-    monkeypatch.setattr(chain, "refit", recorded)
-    monkeypatch.setattr(chain, "reconstruct_blocks", lambda *_: True)  # which changes nothing and is left out
+    monkeypatch.setattr(repair_runner, "refit", recorded)
+    monkeypatch.setattr(repair_runner, "reconstruct_blocks", lambda *_: True)  # which changes nothing and is left out
     for repairs, expected in (
         (["refit", "adapt"], [False, False]),
         (["refit"], [True, True]),
