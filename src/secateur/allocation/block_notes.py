@@ -17,7 +17,7 @@ def with_block_note(best: Candidate, tried: Iterable[Candidate], power: float) -
     dropped, by_count = best.allocation.dropped, dict[int, Candidate]()
     for candidate in sorted(tried, key=lambda candidate: candidate.price(power)):
         by_count.setdefault(len(candidate.allocation.dropped), candidate)
-    losses = ", ".join(f"{count}: {_loss_text(by_count[count], power)}" for count in sorted(by_count))
+    losses = ", ".join(f"{count}: {_plan_loss_text(by_count[count], power)}" for count in sorted(by_count))
     verb = "is" if len(dropped) == 1 else "are"
     blocks = (
         f"{number_of(len(dropped), 'block')} {verb} left out: {', '.join(dropped)}"
@@ -27,6 +27,6 @@ def with_block_note(best: Candidate, tried: Iterable[Candidate], power: float) -
     return best.with_note(f"{blocks}; {best.measure} by how many are: {losses}")
 
 
-def _loss_text(candidate: Candidate, power: float) -> str:
+def _plan_loss_text(candidate: Candidate, power: float) -> str:
     """Return the loss of a plan, with the MACs in steps that it keeps if they count."""
     return f"{candidate.loss:.4f}" + (f" ({candidate.steps_kept:.0%} of the MACs in steps)" if power else "")

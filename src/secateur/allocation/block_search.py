@@ -82,10 +82,10 @@ class _BlockSearch:
 
         A plan of another kind than the one with all blocks may be worse without a block, and better without several.
         """
-        own = whole.allocation.target
-        filled = self._search.config.filled_target if self._search.prefers_filling else own
-        for target in dict.fromkeys((filled, own)):
-            price = whole.price(self._power) if target == own else math.inf
+        whole_target = whole.allocation.target
+        filled = self._search.config.filled_target if self._search.prefers_filling else whole_target
+        for target in dict.fromkeys((filled, whole_target)):
+            price = whole.price(self._power) if target == whole_target else math.inf
             self._double_blocks(whole.allocation._replace(target=target), price)
 
     def _double_blocks(self, allocation: Allocation, price_before: float) -> None:

@@ -8,10 +8,8 @@ whether the process is still alive; they leave no file behind.
 
 import contextlib
 import hashlib
-import itertools
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from secateur.errors import StorageError
+from secateur.files.folders import flush_folder, is_folder, new_folder
 from secateur.files.locks import NO_LOCKS, folder_locked, try_lock, unlock
 
 Writer = Callable[[Path], str]
@@ -59,11 +58,11 @@ def write_files(
     """
     names = [*writers, *([manifest[0]] if manifest is not None else [])]
     try:
-        with _folder_made(folder), _stage(folder) as stage:
+        with new_folder(folder), _stage(folder) as stage:
             digests = {name: _write_file(stage / name, writer) for name, writer in writers.items()}
             if manifest is not None:
                 _write_file(stage / manifest[0], manifest[1](digests))
-            _flush(stage)
+            flush_folder(stage)
             _check_free(folder, names)
             with folder_locked(folder):
                 _complete(folder)
@@ -71,28 +70,14 @@ def write_files(
                     (stage / names[0]).replace(folder / names[0])
                 else:
                     stage.rename(folder / COMMITTED)
-                    _flush(folder)
+                    flush_folder(folder)
                     _complete(folder)
                 for name in set(stale) - set(names):
                     (folder / name).unlink(missing_ok=True)
-                _flush(folder)
+                flush_folder(folder)
     except (OSError, SafetensorError) as failure:
         paths = ", ".join(str(folder / name) for name in names)
         raise StorageError(f"{paths} can't be written: {failure}; what was there before is untouched") from failure
-
-
-@contextmanager
-def _folder_made(folder: Path) -> Iterator[None]:
-    """Make a folder if it is not there; where an error ends the context, folders that were made for it are removed."""
-    missing = list(itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):  # another process may have written to one of them meanwhile
-            for path in missing:
-                path.rmdir()
-        raise
 
 
 @contextmanager
@@ -105,15 +90,15 @@ def reading(folder: Path) -> Iterator[Callable[[str], Path]]:
     Raises:
         StorageError: another process keeps the folder locked.
     """
-    if not _is_folder(folder, follow=True):
+    if not is_folder(folder, follow=True):
         yield folder.joinpath
         return
-    if _is_folder(folder / COMMITTED):
+    if is_folder(folder / COMMITTED):
         with contextlib.suppress(OSError), folder_locked(folder):  # the folder may be read-only
             _complete(folder)
     with folder_locked(folder, shared=True):
         committed = folder / COMMITTED
-        yield lambda name: committed / name if _is_folder(committed) and (committed / name).exists() else folder / name
+        yield lambda name: committed / name if is_folder(committed) and (committed / name).exists() else folder / name
 
 
 def text_writer(text: str) -> Writer:
@@ -171,7 +156,7 @@ def _stage(folder: Path) -> Iterator[Path]:
 
 def _remove_leftovers(folder: Path) -> None:
     for leftover in folder.glob(f"{PREFIX}*"):
-        if leftover.name == COMMITTED or not _is_folder(leftover):
+        if leftover.name == COMMITTED or not is_folder(leftover):
             continue
         lock = try_lock(leftover)
         if lock not in (None, NO_LOCKS):  # nobody alive holds it
@@ -182,27 +167,9 @@ def _remove_leftovers(folder: Path) -> None:
 def _complete(folder: Path) -> None:
     """Move the files of a committed save to their places."""
     committed = folder / COMMITTED
-    if not _is_folder(committed):
+    if not is_folder(committed):
         return
     for file in sorted(committed.iterdir()):
         file.replace(folder / file.name)
-    _flush(folder)
+    flush_folder(folder)
     committed.rmdir()
-
-
-def _is_folder(path: Path, follow: bool = False) -> bool:
-    """Return whether the path is a folder; a link to a folder counts only if `follow`."""
-    try:
-        return stat.S_ISDIR(path.stat(follow_symlinks=follow).st_mode)
-    except (OSError, ValueError):
-        return False
-
-
-def _flush(folder: Path) -> None:
-    """Flush the renames in a folder to the disk, if the file system supports it."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

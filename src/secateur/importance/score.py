@@ -179,11 +179,8 @@ def _with_examples(
     )
     has_means = ablation != "zero" and bool(microbatches)
     means = consumer_means(network, track(microbatches, "means of units")) if has_means else {}
-    moments = (
-        consumer_moments(network, track(microbatches, "moments of units"))
-        if ablation == "impute" and microbatches
-        else {}
-    )
+    has_moments = ablation == "impute" and bool(microbatches)
+    moments = consumer_moments(network, track(microbatches, "moments of units")) if has_moments else {}
     return replace(context, microbatches=microbatches, means=means, moments=moments)
 
 

@@ -99,9 +99,8 @@ def exchange(label: str, payload: Any = None, failure: Exception | None = None) 
     for number, message in enumerate(messages):
         if message.label != messages[0].label:
             labels = f"process {number} is at {message.label!r}, process 0 at {messages[0].label!r}"
-            raise _mark_shared(
-                ProcessError(f"{labels}; call the same functions with the same arguments in every process")
-            )
+            advice = "call the same functions with the same arguments in every process"
+            raise _mark_shared(ProcessError(f"{labels}; {advice}"))
     return [message.payload for message in messages]
 
 
@@ -129,9 +128,8 @@ def _gather_messages(label: str, payload: Any, failure: Exception | None) -> lis
         distributed.all_gather_object(received, _pack_message(label, payload, failure), group=_active_group())
     except RuntimeError as lost:
         traceback.clear_frames(lost.__traceback__)  # a group that they hold would outlive the interpreter's threads
-        raise _mark_shared(
-            ProcessError(f"another process ended before {label!r} was done; see its own error")
-        ) from lost
+        message = f"another process ended before {label!r} was done; see its own error"
+        raise _mark_shared(ProcessError(message)) from lost
     return [pickle.loads(packed) for packed in received]
 
 

@@ -52,7 +52,7 @@ def test_the_layers_that_are_refitted_lie_behind_the_block() -> None:
 
 @dataclass(frozen=True)
 class WrittenPlan:
-    """What the search reads of a plan."""
+    """A plan as far as the search reads it."""
 
     kept: Any
     notes: tuple[str, ...] = ()

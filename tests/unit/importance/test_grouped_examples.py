@@ -65,7 +65,7 @@ def test_scores_are_the_same_for_any_grouping(case: str, by: str) -> None:
 def test_small_batches_stay_apart_where_a_pass_on_more_takes_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = network_of(None, 5)
     network = sc.trace(model, x)
-    batches = [Batch((part,), {}) for part in x.split(2)]
+    batches = [Batch((pair,), {}) for pair in x.split(2)]
     assert [batch.size for batch in context.network_microbatches(network, batches)] == [32, 4]
     monkeypatch.setattr(context, "JOINED_BYTES", 1000)
     assert [batch.size for batch in context.network_microbatches(network, batches)] == [2] * 18
