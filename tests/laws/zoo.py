@@ -393,7 +393,7 @@ class Unknown(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.cumulative_trapezoid(torch.relu(self.fc1(x)))
-        return self.fc3(torch.relu(self.fc2(x)))
+        return self.fc3(torch.tanh(self.fc2(x)))
 
 
 class Decoder(nn.Module):

@@ -18,6 +18,7 @@ from secateur.coupling.metric_change import MetricChange
 from secateur.coupling.plan import Plan
 from secateur.errors import BudgetError
 from secateur.evaluation.changes import Change
+from secateur.evaluation.channel_steps import ANY
 from secateur.evaluation.class_hits import class_hits, top_classes
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.metric_checks import check_dense_value
@@ -42,27 +43,35 @@ def smallest_plan_within(search: PlanSearch, unit: str, limit: float) -> Plan:
     Raises:
         BudgetError: even the largest plan tried changes it by more.
     """
-    allocation = best_plan(search, {"macs": _reachable(search, 0.5, Allocation(("uniform",)))}).allocation
+    chosen = best_plan(search, {"macs": _reachable(search, 0.5, Allocation(("uniform",)))}).allocation
+    plan, change = _bisected_plan(search, chosen, unit, limit)
+    if not change.within and chosen.target != ANY:  # the largest sizes that fill kernels may lose too much
+        plan, change = _bisected_plan(search, chosen._replace(target=ANY), unit, limit)
+    if not change.within:
+        kept = plan.cost.macs / plan.dense.macs
+        raise BudgetError(
+            f"keep={{{unit!r}: {limit:g}}} can't be met: with {kept:.0%} of the MACs it changes by {change.mean:+z.4f} "
+            f"on {change.examples} examples; allow more, or give more examples"
+        )
+    _warn_if_contrary(change)
+    return plan
+
+
+def _bisected_plan(search: PlanSearch, allocation: Allocation, unit: str, limit: float) -> tuple[Plan, MetricChange]:
+    """Return the smallest plan within a bound by one allocation, or the largest plan tried, and how much it changes."""
     low, high = _reachable(search, LEAST, allocation), 1.0
-    smallest: Plan | None = None
-    change = None
+    smallest = largest = None
     for _ in track(range(STEPS), "plans within the bound"):
         middle = math.sqrt(low * high)
         plan = search.plan({"macs": middle}, allocation)
         change = measure_change(search.simulator, plan, unit, limit, search.config)
         if change.within:
-            smallest, high = replace(plan, change=change), middle
+            smallest, high = (replace(plan, change=change), change), middle
         else:
-            low = middle
-    if smallest is None:
-        assert change is not None
-        raise BudgetError(
-            f"keep={{{unit!r}: {limit:g}}} can't be met: with {low:.0%} of the MACs it changes by {change.mean:+z.4f} "
-            f"on {change.examples} examples; allow more, or give more examples"
-        )
-    assert smallest.change is not None
-    _warn_if_contrary(smallest.change)
-    return smallest
+            largest, low = (plan, change), middle
+    best = smallest or largest
+    assert best is not None
+    return best
 
 
 def _warn_if_contrary(change: MetricChange) -> None:

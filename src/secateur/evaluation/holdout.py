@@ -1,5 +1,7 @@
 """Examples held out to judge by, and the judgement whether a step helped."""
 
+import bisect
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -76,11 +78,13 @@ def split_halves(microbatches: Sequence[Batch]) -> tuple[list[Batch], list[Batch
 
 def spread_microbatches(microbatches: Sequence[Batch], examples: int) -> list[Batch]:
     """Return microbatches from all over, of about so many examples together, at least one."""
-    total = sum(microbatch.size or 1 for microbatch in microbatches)
-    if total <= examples:
+    sizes = [microbatch.size or 1 for microbatch in microbatches]
+    ends = list(itertools.accumulate(sizes))
+    if ends[-1] <= examples:
         return list(microbatches)
-    count = max(1, min(len(microbatches), round(len(microbatches) * examples / total)))
-    return [microbatches[int((at + 0.5) * len(microbatches) / count)] for at in range(count)]
+    count = max(1, round(examples / max(sizes)))  # the last one may be a small rest
+    chosen = dict.fromkeys(bisect.bisect_right(ends, (at + 0.5) * ends[-1] / count) for at in range(count))
+    return [microbatches[number] for number in chosen]
 
 
 def improves(before: Tensor, after: Tensor, allowance: float) -> bool:

@@ -60,7 +60,7 @@ def test_the_reason_is_named() -> None:
     assert "page faults" not in speed_note(model, plan, slow, 1.1, 400)
     assert "in 1,144 page faults (with glibc" in speed_note(model, plan, slow, 1.1, 1144)
     short = (LayerTime("0", 0.02, 0.01), LayerTime("3", 0.02, 0.01))
-    assert "so little time" in speed_note(model, plan, short, 1.1)
+    assert "calling its layers takes much of their time" in speed_note(model, plan, short, 1.1)
     plan = type(plan)(**{**vars(plan), "effective": EffectiveMacs(16, 100, 90)})
     assert "kernels work on 16 channels at once, and counted in such steps 90% of the MACs are left" in speed_note(
         model, plan, slow, 1.0
