@@ -58,7 +58,8 @@ def check_limit_is_kept(subject: Subject, **options: Any) -> None:
             scores = sc.score(network, data, memory=limit, progress=False, **options)
         assert live.peak <= 1.1 * limit
         assert live.peak >= 0.5 * least  # a limit that is refused without need is no limit
-        assert all(torch.equal(scores[group].values, plain[group].values) for group in plain)
+        for group in plain:  # kernels of some processors round differently for batches of other sizes
+            torch.testing.assert_close(scores[group].values, plain[group].values, rtol=1e-4, atol=1e-6)
     with pytest.raises(BudgetError, match="one step needs"):
         sc.score(network, data, memory=int(0.95 * least), progress=False, **options)
 
@@ -74,8 +75,8 @@ def test_a_tensor_counts_until_its_last_view_is_gone() -> None:
         x = torch.zeros(1000)
         view, old = x[:10], before[:10]
         del x
-        assert live.alive == 4000
+        assert live.now == 4000
         del view
-        assert live.alive == 0
+        assert live.now == 0
         assert (old + 1).sum() == 10
     assert live.peak == 4000
