@@ -66,7 +66,7 @@ def decompose_program(exported: ExportedProgram) -> ExportedProgram:
 
 @contextmanager
 def operators_taken_apart() -> Iterator[None]:
-    """Export these operators as the products and sums that they consist of; restore torch on leaving."""
+    """Export these operators as those that they consist of; restore torch on leaving."""
     torchs = getattr(proxy_tensor, "maybe_handle_decomp", None)
     if torchs is None:
         yield
