@@ -16,7 +16,7 @@ def unwrap_model(model: nn.Module) -> nn.Module:
     Examples:
         >>> import torch
         >>> layer = torch.nn.Linear(2, 2)
-        >>> unwrapped(torch.nn.DataParallel(layer)) is layer
+        >>> unwrap_model(torch.nn.DataParallel(layer)) is layer
         True
     """
     while (inner := _wrapped_model(model)) is not None:
