@@ -1,13 +1,19 @@
 """A search over the blocks that are left out, where blocks are units beside others."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 
 from secateur.allocation.block_notes import with_block_note
 from secateur.allocation.block_order import BlockOrder
-from secateur.allocation.block_trials import coarse_counts, doubled_counts, exchanged_places, middle_counts
+from secateur.allocation.block_trials import (
+    coarse_counts,
+    doubled_counts,
+    exchanged_places,
+    middle_counts,
+    sufficient_count,
+)
 from secateur.allocation.candidate_plans import EXCHANGE, Candidate, is_preferred
 from secateur.allocation.candidates import CURVES, FEWEST_MEASURED, MEASURED
 from secateur.allocation.compared_examples import compared_examples
@@ -91,7 +97,7 @@ class _BlockSearch:
     def _double_blocks(self, allocation: Allocation, price_before: float) -> None:
         """Leave out twice as many blocks, of those that lose least by themselves, as long as the plan gets better."""
         order = self._order.by_single_price
-        counts = doubled_counts(len(order))
+        counts = doubled_counts(self._most_blocks(order))
         for number, count in enumerate(counts):
             self._measure_ahead((order[:other] for other in counts[number:]), allocation)
             planned = None if self._is_time_up() else self._plan(allocation._replace(dropped=order[:count]))
@@ -134,6 +140,14 @@ class _BlockSearch:
         time, quick = search.config.time, search.simulator.quick_held_out(examples)
         return BlockOrder(quick, remaining, set(search.scores), lambda: time.is_spent(CURVES))
 
+    def _most_blocks(self, order: Sequence[str]) -> int:
+        """Return how many blocks of an order may be left out: as many as meet the budget, in time all of them.
+
+        The time of a plan is not known before it is measured.
+        """
+        is_timed = self._search.latency is not None
+        return len(order) if is_timed else sufficient_count(self._search.simulator.network, order, self._keep)
+
     def _fallback_allocation(self) -> Allocation:
         """Return the allocation to try where no plan with all blocks meets the budget: by the best curves."""
         allocations = self._search.allocations
@@ -146,7 +160,8 @@ class _BlockSearch:
     def _search_counts(self, allocation: Allocation) -> None:
         """Try numbers of blocks until two in turn are worse than one before, then those beside the best one."""
         worse = 0
-        counts = coarse_counts(len(self._order.paths))
+        most = self._most_blocks(self._order.paths)
+        counts = sorted({min(count, most) for count in coarse_counts(len(self._order.paths))})
         for number, count in enumerate(counts):
             self._measure_ahead((self._order.paths[:other] for other in counts[number:]), allocation)
             self._try_dropped(self._order.paths[:count], allocation)

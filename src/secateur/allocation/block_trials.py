@@ -3,8 +3,32 @@
 from collections.abc import Iterator, Sequence
 from itertools import product
 
+from secateur.allocation.build_sequence import remaining_blocks
+from secateur.allocation.remaining_fractions import fractions, fractions_of
+from secateur.coupling.network import Network
+from secateur.coupling.plan import Budget
+
 COARSE = (0, 0.125, 0.25, 0.375, 0.5, 0.75, 1)
 NEAR = 2  # places of the order from its end, within which blocks are exchanged
+
+
+def sufficient_count(network: Network, order: Sequence[str], keep: Budget) -> int:
+    """Return the fewest blocks that meet a budget while all other units stay; all blocks if none do.
+
+    Leaving out more of them would lose what the budget does not ask for.
+
+    Args:
+        network: the network, with blocks as units.
+        order: the paths of the blocks, in the order in which they are left out.
+        keep: the budget, without times.
+    """
+    limits = fractions_of(network, keep)
+    for count in range(1, len(order)):
+        kept = remaining_blocks(network, order[:count])
+        remaining = fractions(network, kept, network.cost(kept), list(limits), None)
+        if all(remaining[unit] <= limit for unit, limit in limits.items()):
+            return count
+    return len(order)
 
 
 def coarse_counts(blocks: int) -> list[int]:

@@ -37,6 +37,7 @@ def build_sequence(
     step: int = 1,
     dropped: Sequence[str] = (),
     fixed: Kept | None = None,
+    fills: bool = False,
 ) -> RemovalSequence:
     """Build the sequence of an allocation.
 
@@ -52,6 +53,7 @@ def build_sequence(
         step: channels that kernels work on at once.
         dropped: the paths of blocks that are removed as a whole.
         fixed: the units that are kept of groups that lose no others, by group.
+        fills: whether what still fits a budget is given back.
 
     Raises:
         BudgetError: the scores are of another network, or do not suffice for the allocation.
@@ -65,13 +67,13 @@ def build_sequence(
     sizes = _possible_sizes(groups, round_to, floor, step)
     known = curves_of(scores) if curves is None else curves
     base = {name: units for name, units in (fixed or {}).items() if name not in inside}
-    base |= _remaining_blocks(network, dropped)
+    base |= remaining_blocks(network, dropped)
     context = OrderContext(network, groups, units, known, latency, sizes, step, base)
     values = [scores[group.name].values.double() for group in groups]
     ranked = tuple(torch.argsort(value, stable=True) for value in values)
     orders = [ORDERS[name](context, values) for name in names]
     order = orders[0] if len(orders) == 1 else halfway_order(orders)
-    return RemovalSequence(context, ranked, order, bool(scores.means), names == ["loss"] and step > 1)
+    return RemovalSequence(context, ranked, order, bool(scores.means), names == ["loss"] and step > 1, fills)
 
 
 def _checked_names(allocation: str | Sequence[str], scores: Scores, curves: Curves | None) -> list[str]:
@@ -111,7 +113,7 @@ def _possible_sizes(groups: Sequence[Group], round_to: int, floor: float, step: 
     return tuple(sizes_in_steps(group, multiple, floor) for group, multiple in zip(groups, multiples, strict=True))
 
 
-def _remaining_blocks(network: Network, dropped: Sequence[str]) -> dict[str, Tensor]:
+def remaining_blocks(network: Network, dropped: Sequence[str]) -> dict[str, Tensor]:
     """Return the blocks that are kept, by the name of their group.
 
     Raises:

@@ -44,6 +44,7 @@ class SizeRules(NamedTuple):
         latency: the times of this machine, for a budget in time.
         fixed: the units that are kept of groups whose sizes are given, by group.
         target: the device whose steps MACs are counted in; "any" counts as "auto".
+        fills: whether what still fits the budget is given back, since units of tied groups save much at once.
     """
 
     round_to: int = 1
@@ -51,6 +52,7 @@ class SizeRules(NamedTuple):
     latency: LatencyTable | None = None
     fixed: Kept | None = None
     target: str = AUTO
+    fills: bool = False
 
 
 ANY_SIZES = SizeRules()
@@ -68,7 +70,7 @@ def plan_tied_sizes(
     fixed = rules.fixed or {}
     check_even(network, fixed)
     tied = tie_groups(network, without_groups(scores, fixed))
-    plan = plan_sizes(tied.network, tied.scores, tied.budget(keep), allocation, rules)
+    plan = plan_sizes(tied.network, tied.scores, tied.budget(keep), allocation, rules._replace(fills=tied.is_tied))
     return replace(tied.separate(plan), ranked=removal_orders(scores), keep=keep)
 
 
@@ -93,7 +95,7 @@ def plan_sizes(
     step = channel_step(allocation.target, network.device)
     sequence = build_sequence(
         network, scores, allocation.names, rules.round_to, rules.floor, list(limits), allocation.curves, latency,
-        step.size, allocation.dropped, rules.fixed,
+        step.size, allocation.dropped, rules.fixed, rules.fills,
     )  # fmt: skip
     try:
         kept = sequence.within(limits)

@@ -28,6 +28,7 @@ class RemovalSequence:
         order: for each step the number of the group that loses its next unit. (units,)
         folds: whether biases are added for the means of removed units.
         exchanges: whether sizes are exchanged between groups by their curves.
+        fills: whether what still fits the budget is given back in units of tied groups, which save much at once.
     """
 
     context: OrderContext
@@ -35,6 +36,7 @@ class RemovalSequence:
     order: np.ndarray
     folds: bool = False
     exchanges: bool = False
+    fills: bool = False
 
     def kept(self, steps: int) -> dict[str, Tensor]:
         """Return the units that are kept after a number of steps, by group."""
@@ -69,9 +71,12 @@ class RemovalSequence:
         Raises:
             UnmetBudgetError: it can't be met.
         """
-        indices = self._size_indices(self.first_within(budget))
+        steps = self.first_within(budget)
+        indices = self._size_indices(steps)
         if self.context.step > 1:
             indices = self._filled(indices, budget)
+        if self.fills:
+            indices = self._refilled(indices, list(dict.fromkeys(self.order[:steps][::-1].tolist())), budget)
         if self.exchanges:
             curves = [self.context.curves[group.name].numpy() for group in self.context.groups]
             indices = exchange_units(indices, self.context.sizes, curves, lambda other: self._fits(other, budget))
@@ -120,6 +125,20 @@ class RemovalSequence:
             if fitting is None:
                 break
             filled = fitting
+        return filled
+
+    def _refilled(self, indices: Sequence[int], order: Sequence[int], budget: Budget) -> list[int]:
+        """Give back as many units as fit the budget, to one group after another in an order of their numbers."""
+        filled = list(indices)
+        for number in order:
+            fitting, most = filled[number], len(self.context.sizes[number]) - 1
+            while fitting < most:
+                middle = (fitting + most + 1) // 2
+                if self._fits([*filled[:number], middle, *filled[number + 1 :]], budget):
+                    fitting = middle
+                else:
+                    most = middle - 1
+            filled[number] = fitting
         return filled
 
     def _is_coarse(self, number: int) -> bool:

@@ -85,7 +85,9 @@ class PlanSearch:
 
     def _plan(self, keep: Budget, allocation: Allocation, scores: Scores) -> Plan:
         config = self.config
-        rules = SizeRules(config.multiple, config.floor, self.latency, self.fixed, config.filled_target)
+        rules = SizeRules(
+            config.multiple, config.floor, self.latency, self.fixed, config.filled_target, self.tied.is_tied
+        )
         return plan_sizes(self.simulator.network, scores, keep, allocation, rules)
 
     def best_of_allocations(self, keep: Budget) -> Candidate:

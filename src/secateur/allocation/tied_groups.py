@@ -40,6 +40,11 @@ class TiedNetwork:
     steps: Mapping[str, Tensor]
     names: Mapping[str, str]
 
+    @property
+    def is_tied(self) -> bool:
+        """True if some groups lose units together."""
+        return bool(self.steps)
+
     def budget(self, keep: Budget) -> Budget:
         """Return a budget with a number of the source's units as a fraction of them: the planned network has others."""
         is_number = keep.get(UNIT_COUNT, 0.0) > 1

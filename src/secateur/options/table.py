@@ -79,6 +79,7 @@ OPTIONS: Mapping[str, Option] = {
     "kinds": optional(SOME_NAMES),
     "seed": Option("a whole number from 0 to 2**63 - 1", lambda v: is_whole(v) and 0 <= v < 2**63),
     "length": whole_from(1, "whole number of tokens"),
+    "tokens": whole_from(1, "whole number of tokens"),
     "context_length": optional(whole_from(1, "whole number of tokens")),
     "sequences": optional(whole_from(1, "whole number of rows")),
     "layout": optional(one_of("config")),

@@ -28,16 +28,27 @@ class Generation:
 def generate(model: nn.Module, row: Tensor, count: int) -> Generation:
     """Generate tokens greedily: with a cache by models of the transformers library, else on all tokens for each one.
 
-    Models of a user's own may take no more tokens than a row has, so what they generate is the end of the row.
+    Models of a user's own may take no more tokens than a row has, so what they generate is the end of the row. Models
+    of the library that have a table of positions, as GPT-2, take no more tokens than the table has rows.
 
     Args:
         model: a causal language model.
         row: tokens to continue. (1, length)
         count: the number of tokens to generate.
     """
-    if is_causal_language_model(type(model).__name__):
-        return _with_cache(model, row, count)
-    return _without_cache(model, row[:, : max(row.shape[1] - count + 1, 1)], min(count, row.shape[1]))
+    if not is_causal_language_model(type(model).__name__):
+        return _without_cache(model, _with_room(row, row.shape[1], count), min(count, row.shape[1]))
+    config: Any = model.config
+    most = getattr(config, "max_position_embeddings", None) or row.shape[1] + count
+    return _with_cache(model, _with_room(row, most, count), min(count, most))
+
+
+def _with_room(row: Tensor, most: int, count: int) -> Tensor:
+    """Return the beginning of a row that leaves room for tokens, where a model takes only so many; one at least.
+
+    The last token that is generated is not read.
+    """
+    return row[:, : max(most - count + 1, 1)]
 
 
 def _with_cache(model: Any, prompt: Tensor, count: int) -> Generation:

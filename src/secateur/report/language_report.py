@@ -17,6 +17,7 @@ from secateur.evaluation.perplexity import PerplexityMeter, next_words
 from secateur.graph.contexts import isolated_evaluation, run_module
 from secateur.importance.data_checks import batches_of_model
 from secateur.options.call_checks import checked_calls
+from secateur.options.table import check_option
 from secateur.report.causal_models import check_causal
 from secateur.report.greedy_generation import Generation, generate
 from secateur.utils.html_table import html_table
@@ -100,8 +101,9 @@ def language_report(
     """Measure a small language model beside the dense one.
 
     Times are medians of runs of both models in turn, with a batch of one: the first row of `data` as the prompt. Models
-    of the transformers library generate with a cache. Others run on all tokens for each new one, and generate the end
-    of the row, as they may take no more tokens.
+    of the transformers library generate with a cache; where they have a table of positions that the row fills, they
+    generate the end of the row. Others run on all tokens for each new one, and generate the end of the row, too, as
+    they may take no more tokens.
 
     Args:
         model: the dense model: a causal language model of the transformers library, or one of your own whose output is
@@ -112,7 +114,7 @@ def language_report(
         tokens: the number of tokens to generate.
 
     Raises:
-        OptionError: a model is no causal language model.
+        OptionError: a model is no causal language model, or no token is to be generated.
         DataError: the data can't be used.
 
     Examples:
@@ -124,6 +126,7 @@ def language_report(
         >>> report.small.perplexity / report.dense.perplexity
         1.0
     """
+    check_option("tokens", tokens)
     batches = [on_device(batch, device_of(model)) for batch in batches_of_model(model, data)]
     prompt = tokens_of(batches[0])[:1]
     with isolated_evaluation(model), isolated_evaluation(small):

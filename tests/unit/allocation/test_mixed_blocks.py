@@ -12,6 +12,7 @@ import secateur as sc
 from expected_warnings import untrained_networks
 from secateur.allocation.block_order import BlockOrder
 from secateur.allocation.block_search import _BlockSearch
+from secateur.allocation.block_trials import sufficient_count
 from secateur.allocation.config import PruneConfig
 from secateur.allocation.latency_bounds import CLOSE
 from secateur.allocation.plan_sizes import Allocation
@@ -231,6 +232,19 @@ def test_blocks_that_do_nothing_are_left_out_for_macs() -> None:
     kept = result.model.layers
     assert [type(block) for block in kept] == [Block, nn.Identity, Block, nn.Identity]
     assert not any(type(module).__module__.startswith("secateur") for module in result.model.modules())
+
+
+def test_no_more_blocks_are_left_out_than_the_budget_asks_for() -> None:
+    model, kinds = residual(1, 0, 0, 0), ("residual", "blocks")  # three blocks do nothing, and the width loses much
+    result = sc.prune(model, images(64), {"params": 0.8}, kinds=kinds, by="l2", repair=None, progress=False)
+    assert [type(block) for block in result.model.layers].count(nn.Identity) == 1
+
+
+@pytest.mark.parametrize(("keep", "count"), [({"macs": 0.76}, 1), ({"macs": 0.6}, 2), ({"macs": 0.001}, 4)])
+def test_blocks_that_suffice_for_a_budget_are_counted(keep: dict[str, float], count: int) -> None:
+    network = sc.trace(residual(), images(2), kinds=MIXED)
+    order = [f"layers.{index}" for index in (3, 1, 0, 2)]
+    assert sufficient_count(network, order, keep) == count
 
 
 def test_a_budget_that_is_met_without_blocks_alone_is_met_by_widths_that_fill_no_kernels() -> None:

@@ -1,7 +1,9 @@
 """Groups that lose units together as one group: its members, its steps, and the plan for the groups themselves."""
 
 from dataclasses import replace
+from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -45,6 +47,19 @@ def test_a_plan_for_ties_keeps_of_each_group_the_units_of_the_kept_steps() -> No
     best = scores["2"].values.argsort(descending=True)[: len(plan.kept["2"])].sort().values
     assert torch.equal(plan.kept["2"], best)
     assert torch.allclose(tied.scores["0"].values.sum(), scores["0"].values.sum() + scores["2"].values.sum())
+
+
+@pytest.mark.parametrize("keep", [0.9, 0.8, 0.6, 0.4])
+@pytest.mark.parametrize("options", [{"allocation": "uniform"}, {"data": torch.randn(16, 3)}])
+def test_a_budget_is_used_up_by_steps_of_different_costs(keep: float, options: dict[str, Any]) -> None:
+    network = tied_network()
+    plan = sc.plan(network, sc.score(network, by="l2"), keep={"params": keep}, **options)
+    counts = {name: len(units) for name, units in plan.kept.items()}
+    for larger in ({"0": 1, "2": 2}, {"4": 1}):
+        more = {name: count + larger.get(name, 0) for name, count in counts.items()}
+        kept = {name: torch.arange(min(count, network[name].size)) for name, count in more.items()}
+        is_whole = all(counts[name] == network[name].size for name in larger)
+        assert is_whole or network.cost(kept).params > keep * network.cost().params
 
 
 def test_losses_of_a_step_are_those_at_its_end() -> None:

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from support.transformers_models import tiny_transformer
+from transformers import GPT2Config, GPT2LMHeadModel
 
 import secateur as sc
 from secateur.errors import OptionError
@@ -69,6 +70,22 @@ def test_a_model_of_the_users_own_generates_without_a_cache() -> None:
     )
     assert report.dense.cache_bytes == 0 and report.dense.decoding > 0
     assert sc.language_report(model, model, tokens, tokens=20).dense.decoding > 0  # no more than the row has
+
+
+@pytest.mark.parametrize(("tokens", "prompt"), [(4, 13), (16, 1), (20, 1)])
+def test_a_model_with_a_table_of_positions_generates_the_end_of_a_full_row(tokens: int, prompt: int) -> None:
+    config = GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2, n_positions=16, bos_token_id=1, eos_token_id=2)
+    model = GPT2LMHeadModel(config).eval()
+    row = torch.randint(0, 20, (2, 16), generator=torch.Generator().manual_seed(1))
+    report = sc.language_report(model, model, {"input_ids": row}, tokenizer=Letters(), tokens=tokens)
+    assert report.prompt == Letters().decode(row[0, :prompt].tolist())
+    assert len(report.small.sample) == min(tokens, 16)
+
+
+def test_at_least_one_token_is_generated() -> None:
+    model, batch = tiny_transformer("llama")
+    with pytest.raises(OptionError, match="tokens=0"):
+        sc.language_report(model, model, batch, tokens=0)
 
 
 def test_a_model_that_reads_later_tokens_is_refused() -> None:
