@@ -108,6 +108,9 @@ def check_name(name: str, known: Iterable[str], message: str, shows: bool = True
         by_small_letters = {other.lower(): other for other in reversed(names)}
         nearest = [by_small_letters[key] for key in get_close_matches(name.lower(), by_small_letters, 1)] or longer
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        joined = [part.strip() for part in name.split(",")]
+        if len(joined) > 1 and set(joined) <= set(names):
+            hint = f"these are {len(joined)} names: give a list of them, or the option once for each; "
         raise NameMatchError(f"{message}{f' {name!r}' if shows else ''}; {hint}known are {', '.join(names) or 'none'}")
 
 

@@ -278,3 +278,11 @@ def test_a_shortened_name_is_completed(name: str, hint: str) -> None:
     with pytest.raises(NameMatchError) as error:
         check_name(name, ("cpu", "onnxruntime"), "target=onnx")
     assert hint in str(error.value) and ("did you mean" in str(error.value)) == ("did" in hint)
+
+
+@pytest.mark.parametrize("name", ["neurons,heads", "neurons, heads", "heads,heads,neurons"])
+def test_names_that_are_joined_by_commas_are_answered_by_how_several_are_given(name: str) -> None:
+    with pytest.raises(NameMatchError, match=r"these are [23] names: give a list of them, or the option once for each"):
+        check_name(name, ("neurons", "heads", "blocks"), "no kind of units is named")
+    with pytest.raises(NameMatchError, match=r"known are neurons, heads"):
+        check_name("neurons,hats", ("neurons", "heads"), "no kind of units is named")
