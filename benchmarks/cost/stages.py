@@ -6,6 +6,8 @@ import time
 from types import FrameType
 from typing import Any, Self
 
+from cost.work import place_of
+
 # the function and the end of its file's name -> the stage; the outermost one on the stack counts
 ENTRIES = {
     ("trace", "secateur/tracing.py"): "trace",
@@ -50,8 +52,8 @@ class StageSampler:
     def begin(self) -> None:
         """Measure for the first time, before any stage."""
 
-    def measure(self, stage: str) -> None:
-        """Measure for the stage that runs."""
+    def measure(self, frame: FrameType | None) -> None:
+        """Measure for what runs, the innermost frame of the main thread."""
         raise TypeError(f"{type(self).__name__} does not measure anything")
 
     def __enter__(self) -> Self:
@@ -67,22 +69,29 @@ class StageSampler:
 
     def _sample(self) -> None:
         while not self._ended.wait(self._interval):
-            self.measure(stage_of(sys._current_frames().get(self._main)))
+            self.measure(sys._current_frames().get(self._main))
 
 
 class TimeSampler(StageSampler):
-    """The processor time of the process by stage."""
+    """The processor time of the process by stage and by function."""
 
     def __init__(self) -> None:
         super().__init__(INTERVAL)
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[tuple[str, str], float] = {}
 
     def begin(self) -> None:
         """Note the time so far."""
         self._before = time.process_time()
 
-    def measure(self, stage: str) -> None:
+    def measure(self, frame: FrameType | None) -> None:
         """Add the time since the last measurement."""
-        now = time.process_time()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._before
+        key, now = (stage_of(frame), place_of(frame)), time.process_time()
+        self.seconds[key] = self.seconds.get(key, 0.0) + now - self._before
         self._before = now
+
+    def by_stage(self) -> dict[str, float]:
+        """Return the seconds of each stage."""
+        totals = dict.fromkeys(STAGES, 0.0)
+        for (stage, _), value in self.seconds.items():
+            totals[stage] += value
+        return totals

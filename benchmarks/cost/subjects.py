@@ -115,13 +115,18 @@ def mobilenet_on_noise(data: Path | None, examples: int = 512, size: int = 224) 
     return network_on_noise(MobileNetV2, size, examples)
 
 
-def bert(data: Path | None, examples: int = 256, layers: int = 12) -> CostSubject:
-    """BERT-base with random weights on sequences of 64 random tokens."""
+def bert(data: Path | None, examples: int = 256, layers: int = 12, width: int = 768, length: int = 64) -> CostSubject:
+    """BERT with random weights on sequences of random tokens; by default the sizes of BERT-base, and 64 tokens.
+
+    Half of the width with half of the tokens costs about as many passes: systems of equations have an eighth of the
+    operations, as passes have.
+    """
     from transformers import BertConfig, BertModel  # noqa: PLC0415 (needs packages that the others don't)
 
     torch.manual_seed(0)
-    model = BertModel(BertConfig(num_hidden_layers=layers, attn_implementation="eager")).eval()
-    tokens = torch.randint(0, 30_000, (examples, 64))
+    sizes = {"hidden_size": width, "num_attention_heads": width // 64, "intermediate_size": 4 * width}
+    model = BertModel(BertConfig(num_hidden_layers=layers, attn_implementation="eager", **sizes)).eval()
+    tokens = torch.randint(0, 30_000, (examples, length))
     return CostSubject(model, [{"input_ids": sequences} for sequences in tokens.split(32)], {"macs": 0.5}, _no_quality)
 
 
@@ -167,6 +172,11 @@ SUBJECTS: dict[str, Callable[[Path | None], CostSubject]] = {
     "mobilenet-128": partial(mobilenet_on_noise, examples=128),
     "mobilenet-64": partial(mobilenet_on_noise, examples=64, size=128),
     "bert": bert,
+    "bert-1": partial(bert, layers=1),
+    "bert-2": partial(bert, layers=2),
+    "bert-half": partial(bert, width=384, length=32),
+    "bert-half-2": partial(bert, layers=2, width=384, length=32),
+    "bert-half-6": partial(bert, layers=6, width=384, length=32),
     "bert-64": partial(bert, examples=64, layers=2),
     "llama": small_llama,
     "llama-words": words_llama,

@@ -20,10 +20,11 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
-from cost.stages import STAGES, StageSampler
+from cost.stages import STAGES, StageSampler, stage_of
 from provenance import results_folder
 from rows import append_row
 from torch import nn
@@ -172,8 +173,9 @@ class MemorySampler(StageSampler):
         gc.collect()
         self.before = Memory.now()
 
-    def measure(self, stage: str) -> None:
-        """Measure the memory of a stage."""
+    def measure(self, frame: FrameType | None) -> None:
+        """Measure the memory of the stage that runs."""
+        stage = stage_of(frame)
         self.peaks[stage] = self.peaks.get(stage, Memory()).largest(Memory.now())
 
 
