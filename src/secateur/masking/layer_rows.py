@@ -1,6 +1,5 @@
 """The rows of the matrix product that a layer computes."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,67 +10,109 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class LayerPositions:
-    """The rows of a matrix product, as a view.
+class RowPositions:
+    """The rows that a linear layer reads.
 
     Args:
-        view: windows (examples, channels, *positions, *kernel), or rows (examples, positions, features).
+        values: the rows (examples, positions, features).
     """
 
-    view: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The axes of positions."""
-        if self.view.dim() == 3:
-            return tuple(self.view.shape[1:2])
-        return tuple(self.view.shape[2 : 2 + (self.view.dim() - 2) // 2])
+    values: Tensor
 
     @property
     def count(self) -> int:
         """The number of positions."""
-        return math.prod(self.shape)
+        return self.values.shape[1]
 
     def rows(self, chosen: Tensor, groups: int) -> Tensor:
         """Return some positions of every example. (examples * selected, groups, features)"""
-        if self.view.dim() == 3:
-            picked = rows_at(self.view, chosen).flatten(0, 1)
-        elif self._has_channels_last:
-            picked = self._windows_by_channels(chosen)
-        else:
-            at: Any = (slice(None), *torch.unravel_index(chosen, self.shape))
-            picked = self.view.movedim(1, 1 + len(self.shape))[at].flatten(2).flatten(0, 1)
-        rows: Tensor = picked.unflatten(1, (groups, -1))
+        rows: Tensor = rows_at(self.values, chosen).flatten(0, 1).unflatten(1, (groups, -1))
+        return rows
+
+
+@dataclass(frozen=True)
+class WindowAxis:
+    """Where the windows of a convolution lie along an axis.
+
+    Args:
+        size: the length of the image.
+        kernel: the number of pixels of a window.
+        stride: between windows.
+        dilation: between the pixels of a window.
+        padding: pixels before and behind the image, which are zero.
+    """
+
+    size: int
+    kernel: int
+    stride: int
+    dilation: int
+    padding: tuple[int, int]
+
+    @property
+    def count(self) -> int:
+        """The number of windows."""
+        return (self.size + sum(self.padding) - (self.kernel - 1) * self.dilation - 1) // self.stride + 1
+
+    def pixels(self, windows: Tensor) -> Tensor:
+        """Return the pixels of some windows, which may lie outside of the image. (windows, kernel)"""
+        offsets = torch.arange(self.kernel, device=windows.device) * self.dilation
+        return windows[:, None] * self.stride + offsets - self.padding[0]
+
+
+@dataclass(frozen=True)
+class WindowPositions:
+    """The windows that a convolution reads; the image is not padded.
+
+    Args:
+        images: the input (examples, channels, *size).
+        axes: where windows lie along each axis of the image.
+    """
+
+    images: Tensor
+    axes: Sequence[WindowAxis]
+
+    @property
+    def count(self) -> int:
+        """The number of positions."""
+        return math.prod(axis.count for axis in self.axes)
+
+    def rows(self, chosen: Tensor, groups: int) -> Tensor:
+        """Return some positions of every example. (examples * selected, groups, features)"""
+        (examples, channels, *size), (of_example, *strides) = self.images.shape, self.images.stride()
+        extent = 1 + sum((length - 1) * stride for length, stride in zip((channels, *size), strides, strict=True))
+        memory = self.images.as_strided((examples, extent), (of_example, 1))
+        pixels, is_outside = self._pixels(chosen, strides[1:])
+        at = pixels[:, None] + torch.arange(channels, device=chosen.device)[:, None] * strides[0]
+        windows = memory.index_select(1, at.flatten()).unflatten(1, at.shape)  # (examples, selected, channels, kernel)
+        if self._is_padded:
+            selected, place = torch.nonzero(is_outside, as_tuple=True)
+            windows[:, selected, :, place] = 0
+        rows: Tensor = windows.view(examples * len(chosen), groups, -1)
         return rows
 
     @property
-    def _has_channels_last(self) -> bool:
-        """True if the channels of a window's pixel lie together in memory, and pixels behind one another."""
-        channels, strides = self.view.shape[1], self.view.stride()
-        return channels > 1 and strides[1] == 1 and all(stride % channels == 0 for stride in (strides[0], *strides[2:]))
+    def _is_padded(self) -> bool:
+        return any(axis.padding != (0, 0) for axis in self.axes)
 
-    def _windows_by_channels(self, chosen: Tensor) -> Tensor:
-        """Return windows at some positions, (examples * selected, features), from whole pixels: in less time."""
-        (examples, channels, *shape), strides = self.view.shape, self.view.stride()
-        steps, rank = [stride // channels for stride in strides[2:]], len(self.shape)  # in pixels
-        axes = [[at * step for at in range(length)] for length, step in zip(shape[rank:], steps[rank:], strict=True)]
-        of_window = torch.tensor([sum(offsets) for offsets in itertools.product(*axes)], device=chosen.device)
-        pixels = 1 + sum((length - 1) * step for length, step in zip(shape, steps, strict=True))
-        images = self.view.as_strided((examples, pixels, channels), (strides[0], channels, 1))
-        at = (_pixel_numbers(chosen, shape[:rank], steps[:rank])[:, None] + of_window).flatten()
-        windows = images.index_select(1, at).view(-1, len(of_window) * channels)  # (..., kernel * channels)
-        if len(of_window) == 1:
-            return windows
-        order = torch.arange(windows.shape[1], device=chosen.device).view(-1, channels).t().flatten()
-        return windows.index_select(1, order)
+    def _pixels(self, chosen: Tensor, strides: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return where the pixels of some windows lie in memory, and whether outside of the image. (selected, kernel)
+
+        Args:
+            chosen: the positions.
+            strides: between pixels in memory, along each axis.
+        """
+        places = torch.zeros_like(chosen)[:, None]
+        is_outside = torch.zeros_like(places, dtype=torch.bool)
+        windows = torch.unravel_index(chosen, [axis.count for axis in self.axes])
+        for axis, number, stride in zip(self.axes, windows, strides, strict=True):
+            pixels = axis.pixels(number)[:, None]  # (selected, 1, kernel of the axis)
+            is_beyond = (pixels < 0) | (pixels >= axis.size)
+            places = (places[:, :, None] + pixels.clamp(0, axis.size - 1) * stride).flatten(1)
+            is_outside = (is_outside[:, :, None] | is_beyond).flatten(1)
+        return places, is_outside
 
 
-def _pixel_numbers(positions: Tensor, shape: Sequence[int], steps: Sequence[int]) -> Tensor:
-    """Return the numbers of the pixels at some positions of a grid, (positions,), by the steps along its axes."""
-    numbers = torch.zeros_like(positions)
-    for length, step in reversed(list(zip(shape, steps, strict=True))):
-        numbers, positions = numbers + positions % length * step, positions // length
-    return numbers
+LayerPositions = RowPositions | WindowPositions
 
 
 def rows_at(rows: Tensor, positions: Tensor) -> Tensor:

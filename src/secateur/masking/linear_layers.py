@@ -8,14 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.nn import functional as F
 
 from secateur.coupling.network import Network
 from secateur.coupling.rules.registry import rule_of
 from secateur.graph.operators import arguments, module_path
 from secateur.graph.program import Program
 from secateur.masking.batch_norms import has_own_statistics, norm_behind
-from secateur.masking.layer_rows import LayerPositions, _by_example, by_axis, padding_pairs
+from secateur.masking.layer_rows import (
+    LayerPositions,
+    RowPositions,
+    WindowAxis,
+    WindowPositions,
+    _by_example,
+    by_axis,
+    padding_pairs,
+)
 from secateur.masking.parameter_copies import sole_parameter
 
 
@@ -101,29 +108,24 @@ class LinearLayer:
         weight: Any = arguments(self.node)["weight"] if self.is_convolution else None
         return 1 if weight is None else math.prod(weight.meta["val"].shape[2:])
 
-    def positions(self, x: Tensor, examples: int) -> "LayerPositions":
+    def positions(self, x: Tensor, examples: int) -> LayerPositions:
         """Return the rows of an input, from which any can be selected."""
-        return LayerPositions(self._windows(x) if self.is_convolution else _by_example(x, examples))
+        return self._windows(x) if self.is_convolution else RowPositions(_by_example(x, examples))
 
     def results(self, y: Tensor, examples: int) -> Tensor:
         """Return a result in the order of the rows. (examples, positions, outputs)"""
         rows: Tensor = y.flatten(2).transpose(1, 2) if self.is_convolution else _by_example(y, examples)
         return rows
 
-    def _windows(self, x: Tensor) -> Tensor:
-        """Return the windows of a convolution's input, without memory. (examples, channels, *positions, *kernel)"""
+    def _windows(self, x: Tensor) -> WindowPositions:
+        """Return the windows of a convolution's input."""
         by_name = arguments(self.node)
         kernel = by_name["weight"].meta["val"].shape[2:]
-        rank = len(kernel)
-        stride, dilation = (by_axis(by_name[name], rank) for name in ("stride", "dilation"))
-        spans = [(size - 1) * step + 1 for size, step in zip(kernel, dilation, strict=True)]
-        pairs = padding_pairs(by_name["padding"], spans)
-        padded = F.pad(x, [size for pair in reversed(pairs) for size in pair])
-        for axis, (span, step) in enumerate(zip(spans, stride, strict=True)):
-            padded = padded.unfold(2 + axis, span, step)
-        for axis, step in enumerate(dilation):
-            padded = padded.movedim(axis - rank, -1)[..., ::step].movedim(-1, axis - rank)
-        return padded
+        strides, dilations = (by_axis(by_name[name], len(kernel)) for name in ("stride", "dilation"))
+        spans = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
+        padding = padding_pairs(by_name["padding"], spans)
+        axes = zip(x.shape[2:], kernel, strides, dilations, padding, strict=True)
+        return WindowPositions(x, [WindowAxis(*of_axis) for of_axis in axes])
 
 
 def layers_of(network: Network) -> list[LinearLayer]:
