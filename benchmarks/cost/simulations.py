@@ -93,8 +93,8 @@ def _judges(whole: PlanSimulator) -> dict[str, PlanSimulator]:
     """Return the three simulations by their names."""
     in_sample = whole.quick(SIMULATED)
     examples = [microbatch for fold in in_sample.folds for microbatch in fold.fitted.microbatches]
-    both = quick_execution(whole.fitted.within, examples, whole.fitted.memory)
-    in_sample.judge_by([Fold(both, both)])
+    both = quick_execution(whole.fitted.cut_network, examples, whole.fitted.memory)
+    in_sample.set_folds([Fold(both, both)])
     held_out, crossed = whole.quick_held_out(HELD_OUT), whole.quick(SIMULATED)
     return {"held out": held_out, "crossed": crossed, "in-sample": in_sample}
 

@@ -2,8 +2,9 @@
 
 INTRODUCTION = """# Published networks
 
-Networks that others trained, real data, and other methods without training in the same run. Every row of every table is
-what the command measured first; nothing was chosen afterwards. Empty cells were not measured.
+This page has networks that others trained, with real data and with other methods without training in the same run.
+Every row of every table is the first measurement of the command; nothing was selected afterwards. Empty cells were not
+measured.
 
     python -m benchmarks published --data DIR
     python -m benchmarks published --page
@@ -12,14 +13,14 @@ The first command measures, row by row, into `benchmarks/results/published/rows.
 are from. The second writes this page from the rows.
 
 - **Images** are drawn from the training set, without labels and without augmentation, anew for each draw. Clips of
-  Speech Commands are from its test set, others than those that are tested on.
-- **Test**: CIFAR-10, every fifth of the 10,000 test images (the standard error of an accuracy of 90 % is .7 points;
-  that of a difference between two methods is smaller, because they are tested on the same images). Speech Commands,
-  496 clips of words (the standard error of 96 % is .9 points). CamVid, 78 images at 480 x 360.
-- **Secateur** uses all images (`holdout=0`), because the test images are others. A budget is an upper limit: where
-  sizes that fill the kernels of the processor are chosen, fewer MACs may remain, and the cell then says how many. Such
-  sizes depend on the processor: the rows are from ones with AVX-512 (steps of 16 channels), and with AVX2 (8) the
-  command may choose other plans. Newer rows record the step.
+  Speech Commands are from its test set; the networks are tested on other clips of it.
+- **Test.** CIFAR-10 has every fifth of the 10,000 test images. The standard error of an accuracy of 90 % is .7 points;
+  that of a difference between two methods is smaller, because they are tested on the same images. Speech Commands has
+  496 clips of words (the standard error of 96 % is .9 points), and CamVid 78 images at 480 x 360.
+- **Secateur** uses all images (`holdout=0`), because the networks are tested on other images. A budget is an upper
+  limit. Where sizes that fill the kernels of the processor are chosen, fewer MACs may remain, and the cell has their
+  fraction. Such sizes depend on the processor: the rows are from processors with AVX-512 (steps of 16 channels), and
+  with AVX2 (8) the command may choose other plans. Newer rows record the step.
 - **Seconds** are processor seconds of one thread for everything from the dense network to the small one. **Passes** are
   the same in forward passes of the dense network over the same images, timed in the same process.
 - No method but `tune` takes gradient steps through the network: up to 600, towards the features that the dense
@@ -33,14 +34,14 @@ REASONS = """What is known of the reasons, from ResNet-20 with 256 images at hal
   test images at one plan from .41 to .36, but flipped, shifted or mixed ones do not, and more steps lower it to .38
   without a change of the accuracy.
 - Plans differ more. With the same repair, six plans for this budget are between .35 and .50 on test images. When these
-  rows were measured, they were told apart by a quick refit on the images that judged it, which prefers plans that fit
-  these images: the best of the six was the second in the simulation. Other images than those of the refit judge now.
+  rows were measured, plans were compared on the images of their quick refit. This favours plans that fit these images:
+  the best of the six was the second in the simulation. Plans are now compared on other images than those of the refit.
 - Behind blocks that keep a quarter of their channels or less, the error of the residual stream is .14 to .3 of its
   variance, on images that were fitted as on others. Later layers correct it only as far as a few hundred images show.
 - A training added half a point to the first draw of 0.13.0 (85.70 to 86.20 %), for 670 further passes, so that `tune`
   is no part of the default. In a trial with 64 other images held out, their divergence fell no further after 134 steps:
   the images and the plan bound it, not the number of steps.
-- Whole blocks gain more than the sizes of layers. Until 0.14.0 the default paid two points for sizes that fill the
+- Whole blocks gain more than the sizes of layers. Until 0.14.0 the default lost two points by sizes that fill the
   kernels' steps of 16 channels: 85.70 and 85.40 % in the first two draws, at 71 % of the MACs in steps, where
   `target="any"` had 87.70 and 87.30 % at 94 and 86 %. Since 0.15.0 it leaves out one or two of the seven blocks as
   well, and keeps more channels in the others, at 58 to 61 % of the MACs in steps.
@@ -50,8 +51,8 @@ REASONS = """What is known of the reasons, from ResNet-20 with 256 images at hal
 
 SCALE = """## Published figures, for scale
 
-Figures that others report, of networks that they trained and with examples of their own choice. They give the scale of
-what to expect, and are no comparison: the peers above ran on the same networks and images.
+These figures are reported by others, of networks that they trained and with examples of their own choice. They give the
+scale of what to expect, and are no comparison: the other methods above ran on the same networks and images.
 
 | work | network | removed | points of accuracy |
 |---|---|---|--:|
@@ -71,13 +72,13 @@ ALLOCATIONS = """## The default beside each single allocation
     python -m benchmarks published.allocations --data DIR
     python -m benchmarks published.allocations --table
 
-A plan other than the simplest one may be chosen because of noise, most of all with few examples. For each case (a
-network, 32 or 64 examples without labels, a draw of them) `obs` scores the units once; every allocation that the
-default tries makes a plan of any sizes for the same MACs (25 % of the demo network and of the separable one, 20 % of
-the VGG-like one, 60 % of BC-ResNet-2, 50 % of ResNet-20), which is cut, refitted, and compared with the dense network
-on about 500 test examples. The excess of a divergence is that over the best single allocation of the case, its mean the
-geometric one. The last column counts the cases in which the default came at least as near to the dense network. There
-are five networks, and no cases of 256 examples; what the default chooses for ResNet-20 and -56 with 256 is above.
+A plan other than the simplest one may be chosen because of noise, most of all with few examples. A case is a network
+with a draw of 32 or 64 examples without labels. In each case `obs` scores the units once. Then every allocation that
+the default tries makes a plan of any sizes for the same MACs: 25 % of the demo network and of the separable one, 20 %
+of the VGG-like one, 60 % of BC-ResNet-2, and 50 % of ResNet-20. The plan is cut, refitted, and compared with the dense
+network on about 500 test examples. The excess of a divergence is that over the best single allocation of the case; its
+mean is geometric. The last column counts the cases in which the default came at least as near to the dense network.
+There are five networks, and no cases of 256 examples; what the default chooses for ResNet-20 and -56 with 256 is above.
 """
 
 VERSIONS = """Versions 0.10.0 and 0.11.0 compared plans on the examples that they had been refitted on. Their mean
@@ -87,7 +88,7 @@ they were not refitted on").
 """
 ALONE = """## Dense networks alone
 
-The command has these networks, too. No smaller ones were measured yet: each row takes a quarter of an hour of one core
-or more.
+The command has these networks, too. Their pruned forms were not measured yet, because each row takes a quarter of an
+hour of one core or more.
 
 """

@@ -70,39 +70,39 @@ better ranking. The CIFAR ResNets have 256 labelled test images. The rows name v
   rows), gradients with all units present explained 4 to 19 % of the variance of the values over examples. With none
   present they explained 26 to 83 %, for a backward pass of each group on all examples. Both count as evaluations.
 
-**None of them is taken.** Regression adjustment changed the error of the regression little with a linear surrogate, and
-raised it in most groups with trees; where trees lowered it, plain orders were still better. PolySHAP of degree 3 had a
-lower error than orders in three networks by its ridge, but no better ranking, and never a lower error than `controlled`
-in groups of 64 units or more. Cheap scores gained less than they cost. Values of these games differ over examples more
-than over coalitions of one example, and no surrogate of coalitions explains that; the papers' games have one value for
-each coalition. `controlled` has many examples in each block, and a gradient gives it all units at once. A constant for
-each unit subtracted from its gradients changed the variance of 12 blocks by -15 to +23 % in the 13 groups, and by about
-0 in the mean (a trial, not among the rows).
+**None of these estimators is used.** Regression adjustment changed the error of the regression little with a linear
+surrogate, and raised it in most groups with trees; where trees lowered it, plain orders were still better. PolySHAP of
+degree 3 had a lower error than orders in three networks by its ridge, but no better ranking, and never a lower error
+than `controlled` in groups of 64 units or more. Cheap scores gained less than they cost. Values of these games differ
+over examples more than over coalitions of one example, and no surrogate of coalitions explains that; the papers' games
+have one value for each coalition. `controlled` has many examples in each block, and a gradient gives it all units at
+once. A constant for each unit subtracted from its gradients changed the variance of 12 blocks by -15 to +23 % in the 13
+groups, and by about 0 in the mean (a trial, not among the rows).
 
-Measured are stem.0 and layer2.1.conv1 of the demo's network, features.17 of the VGG-like one, layer3.2.conv1 of
-ResNet-20 and layer3.8.conv1 of ResNet-56. Empty cells were not measured, and cells of the demo's network may stand for
-one of its two groups.
+The measured groups are stem.0 and layer2.1.conv1 of the demo's network, features.17 of the VGG-like one, layer3.2.conv1
+of ResNet-20 and layer3.8.conv1 of ResNet-56. Empty cells were not measured, and cells of the demo's network may stand
+for one of its two groups.
 """
 
 REFIT_TEXT = """
     python -m benchmarks shapley.refit_game --data DIR
     python -m benchmarks shapley.sections
 
-Can a ranking by Shapley values be the best one where the cut network is repaired by least squares? In this game
-(`ablation="impute"`) an absent unit is predicted from the present ones, as after a refit. Each example has its own
-game; *mean* and *robust* are the aggregates of the same orders. Every ranking removes the same fraction of each group,
-and `refit` repairs with 256 images without labels. The table has the points of accuracy lost on other images, the
-difference from `obs` (more than 0 is worse, with a 95 % interval over draws of the images, or over networks in the rows
-*all*), and the price in forward passes of the 256 images.
+This section compares rankings where the cut network is repaired by least squares. In this game (`ablation="impute"`) an
+absent unit is predicted from the present ones, as after a refit. Each example has its own game; *mean* and *robust* are
+the aggregates of the same orders. Every ranking removes the same fraction of each group, and `refit` repairs with 256
+images without labels. The table has the points of accuracy lost on other images, the difference from `obs`, and the
+cost in forward passes of the 256 images. A difference of more than 0 is worse; it has a 95 % interval over draws of the
+images, or over networks in the rows *all*.
 
-**No.** In the mean over draws, both aggregates lose more than `obs` at both budgets in every network where they were
-measured, for 9 to 71 times its price. On ResNet-20 they are between `obs` and `random`, elsewhere near to `random`, and
-more sampling does not help: the ranking of residual-0 took 512 evaluations for each unit (the others 64 or 128), its
-errors are a seventh of the variance of its scores, and the mean is worse than `random` at both budgets. The Shapley
-value is about coalitions of all sizes. After a cut, it counts what the kept units cannot predict, which is what `obs`
-asks for. So `by="obs"` stays the default, and `ablation="impute"` is for questions about the game itself. Draws and
-networks that the table does not have were not measured, and intervals over two or three draws are wide; the commands
-above measure them.
+**`obs` is better.** In the mean over draws, both aggregates lose more than `obs` at both budgets in every network where
+they were measured, for 9 to 71 times its cost. On ResNet-20 they are between `obs` and `random`, elsewhere near to
+`random`. More sampling does not help. The ranking of residual-0 took 512 evaluations for each unit (the others 64 or
+128), and its errors are a seventh of the variance of its scores. Nevertheless the mean is worse than `random` at both
+budgets. The Shapley value is about coalitions of all sizes. After a cut, the part that the kept units cannot predict
+counts, which `obs` estimates. So `by="obs"` stays the default, and `ablation="impute"` is for questions about the game
+itself. Draws and networks that the table does not have were not measured, and intervals over two or three draws are
+wide; the commands above measure them.
 """
 
 COMPILED = """

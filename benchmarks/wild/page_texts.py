@@ -45,9 +45,9 @@ Tracing takes long for these reasons. A trial cut is repeated where the model's 
 (EfficientViT, EdgeNeXt), and such a model may be exported once more with all lengths variable (EdgeNeXt, SegFormer). A
 model whose code writes to parts of tensors is exported again after torch has decomposed these operators (Swin). A trial
 cut runs the network, while an export computes no activations. Trial cuts therefore dominate where one forward pass
-takes longer than an export: S3D on clips of 16 x 224 x 224 takes 1.4 exports for a forward pass on two examples, and
-tracing takes the time of three for the dense network (one run of the model, and the masks of four trials on one example
-each), and of one for the cut ones."""
+takes longer than an export. For example, a forward pass of S3D on two clips of 16 x 224 x 224 takes the time of 1.4
+exports. Tracing runs three such passes of the dense network (one run of the model, and the masks of four trials on one
+example each), and one of the cut networks."""
 FROZEN = """\
 Networks of which less than nine tenths of the layers' parameters can be cut are listed with the groups that are frozen
 and the reasons; groups of the outputs are not listed. *As a program* is the share that can be cut with

@@ -61,31 +61,30 @@ def entry_point_with(
         is_shared: whether processes share the work of the function (`shared_processes`).
     """
 
-    def decorated(function: Callable[P, R]) -> Callable[P, R]:
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
-        called = function.__name__ if function.__name__ != "__init__" else function.__qualname__.split(".")[-2]
-        open_ended = [
-            name for name, parameter in signature.parameters.items() if parameter.kind is parameter.VAR_KEYWORD
-        ]
-        known = list(dict.fromkeys([*(name for name in signature.parameters if name not in open_ended), *further]))
+        title = function.__name__ if function.__name__ != "__init__" else function.__qualname__.split(".")[-2]
+        parameters = signature.parameters
+        known_names = [name for name in parameters if parameters[name].kind is not inspect.Parameter.VAR_KEYWORD]
+        option_names = list(dict.fromkeys([*known_names, *further]))
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            options = with_current_names(kwargs, 3 if is_shared else 2) if "ablation" in known else kwargs
+            options = with_current_names(kwargs, 3 if is_shared else 2) if "ablation" in option_names else kwargs
             for name, value in options.items():
-                check_option_name(called, name, value, known)
-            bound = bound_arguments(called, signature, args, options)
-            arguments = {name: value for name, value in bound.arguments.items() if name not in open_ended}
+                check_option_name(title, name, value, option_names)
+            bound = bound_arguments(title, signature, args, options)
+            arguments = {name: value for name, value in bound.arguments.items() if name in known_names}
             check_arguments(function, {name: value for name, value in arguments.items() if name not in deferred})
             models = {name: unwrap_model(value) for name, value in arguments.items() if isinstance(value, nn.Module)}
             bound.arguments |= models | _selections_as_paths(bound.arguments, models.get("model"))
             compilation = without_compilation() if any(map(is_compiled, models.values())) else nullcontext()
-            with exclusive(), reported(called, signature, arguments), plain_modes(), random_states_kept(), compilation:
+            with exclusive(), _report(title, signature, arguments), plain_modes(), random_states_kept(), compilation:
                 return function(*bound.args, **bound.kwargs)
 
-        return in_all_processes(call, called) if is_shared else call
+        return in_all_processes(call, title) if is_shared else call
 
-    return decorated
+    return decorate
 
 
 def _selections_as_paths(arguments: Mapping[str, Any], model: nn.Module | None) -> dict[str, Any]:
@@ -106,11 +105,11 @@ def _selections_as_paths(arguments: Mapping[str, Any], model: nn.Module | None) 
 
 
 @contextmanager
-def reported(called: str, signature: inspect.Signature, arguments: Mapping[str, Any]) -> Iterator[None]:
+def _report(title: str, signature: inspect.Signature, arguments: Mapping[str, Any]) -> Iterator[None]:
     """Report the progress of a function, and collect its warnings if it has the argument `progress`."""
     setting = signature.parameters.get("progress")
     progress = None if setting is None else arguments.get("progress", setting.default)
-    with nullcontext() if setting is None else warnings_collected(), run_shown(called, progress):
+    with nullcontext() if setting is None else warnings_collected(), run_shown(title, progress):
         yield
 
 

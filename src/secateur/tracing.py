@@ -177,10 +177,10 @@ def _with_trials(model: nn.Module, network: Network, kinds: frozenset[str]) -> N
     if BLOCKS in kinds and (network.as_program or len(kinds) == 1):
         blocks_alone = validate_blocks(model, network, list(find_blocks(network.program)))
         return blocks_alone if network.as_program else with_shorter_lists(model, blocks_alone)
-    others = [group for group in network.groups if group.kind not in kinds]
-    validated = validate_groups(
-        model, freeze_groups(network, {group.name: f"{group.kind} were not asked for" for group in others})
+    other_groups = [group for group in network.groups if group.kind not in kinds]
+    validated_network = validate_groups(
+        model, freeze_groups(network, {group.name: f"{group.kind} were not asked for" for group in other_groups})
     )
     if BLOCKS not in kinds:
-        return validated
-    return with_shorter_lists(model, with_blocks(validated, removable_blocks(model, network)))
+        return validated_network
+    return with_shorter_lists(model, with_blocks(validated_network, removable_blocks(model, network)))

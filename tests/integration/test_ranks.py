@@ -164,7 +164,7 @@ model = torch.nn.Sequential(
     torch.nn.Linear(6, 24), torch.nn.ReLU(), torch.nn.Linear(24, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)
 )
 data = torch.randn(96, 6, generator=torch.Generator().manual_seed(1)).split(16)
-simulated, refits = PlanSimulator._measured, repair_runner.refit
+simulated, refits = PlanSimulator._measure_divergences, repair_runner.refit
 counts = {"simulations": 0, "refits": 0}
 
 def simulate(self, kept, layers, folds):
@@ -177,7 +177,7 @@ def refit(*arguments, **options):
         raise KeyboardInterrupt
     return refits(*arguments, **options)
 
-PlanSimulator._measured, repair_runner.refit = simulate, refit
+PlanSimulator._measure_divergences, repair_runner.refit = simulate, refit
 with sc.shared_processes():
     try:
         result = sc.prune(model, data, {"macs": 0.5}, repair="refit", checkpoint=sys.argv[1], progress=False)

@@ -96,7 +96,7 @@ def test_what_was_done_is_not_done_again(finished: Path, monkeypatch: pytest.Mon
         raise AssertionError("done again")
 
     monkeypatch.setattr(stages, "score", fail)
-    monkeypatch.setattr("secateur.allocation.choose_plan._searched_plan", fail)
+    monkeypatch.setattr("secateur.allocation.choose_plan._search_plan", fail)
     monkeypatch.setattr(RepairRunner, "train", fail)
     monkeypatch.setattr(RepairRunner, "solve", fail)
     assert bits(prune(finished)) == expected

@@ -157,7 +157,7 @@ def test_law_1_values_that_hold_what_stays_alone_lead_to_the_masked_output(name:
     """From the inputs on, and from the dense network's values before the first operator that misses units."""
     model, _, network = traced(name)
     kept, program = drawn(network, seed), network.program
-    pruned = EmbeddedPrunedNetwork.whole(network, kept)
+    pruned = EmbeddedPrunedNetwork.of_kept(network, kept)
     masked = run_masked(network, network.example, network.mask(kept), {})
     stop = len(program.nodes) - 1
     with isolated_evaluation(model):
@@ -223,7 +223,7 @@ def test_law_3_the_budget_is_met_within_one_unit(name: str, seed: int, unit: str
         assert search.remaining(len(search.order), [unit])[unit] > share
         assert "smallest reachable" in str(error)
         return
-    steps = search.first_within({unit: share})
+    steps = search.fewest_steps_within({unit: share})
     assert search.remaining(steps, [unit])[unit] <= share
     assert steps == 0 or search.remaining(steps - 1, [unit])[unit] > share
     assert plan.cost == network.cost(search.kept(steps))

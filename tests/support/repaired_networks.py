@@ -21,7 +21,7 @@ def cut_two_fifths(model: nn.Module, x: torch.Tensor) -> tuple[nn.Module, sc.Pla
 
 def repair_alone(repair: Any, small: nn.Module, model: nn.Module, plan: sc.Plan, x: torch.Tensor) -> None:
     """A repair in closed form, whether it helps or not."""
-    within = EmbeddedPrunedNetwork.of(small, plan.network, recipe_of(model, plan))
+    cut_network = EmbeddedPrunedNetwork.of(small, plan.network, recipe_of(model, plan))
     with torch.no_grad():
-        repair(PairedExecution(within, split_microbatches(as_batches(list(x.split(20))), torch.device("cpu"))))
-        within.write(small)
+        repair(PairedExecution(cut_network, split_microbatches(as_batches(list(x.split(20))), torch.device("cpu"))))
+        cut_network.write(small)

@@ -15,9 +15,9 @@ from secateur.surgery.recipe import recipe_of
 def repaired_by(model: nn.Module, plan: sc.Plan, x: Tensor, *repairs: Callable[[PairedExecution], None]) -> nn.Module:
     """A copy cut by the plan, every repair done on all examples, whether it helps or not."""
     small = sc.cut(model, plan)
-    within = EmbeddedPrunedNetwork.of(small, plan.network, recipe_of(model, plan))
+    cut_network = EmbeddedPrunedNetwork.of(small, plan.network, recipe_of(model, plan))
     with torch.no_grad():
         for repair in repairs:
-            repair(PairedExecution(within, microbatches_of(x, 32)))
-        within.write(small)
+            repair(PairedExecution(cut_network, microbatches_of(x, 32)))
+        cut_network.write(small)
     return small

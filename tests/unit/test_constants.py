@@ -20,7 +20,7 @@ def test_covariances_shrink_as_chen_et_al_say(rows: int, share: float) -> None:
 
 
 @pytest.mark.parametrize(("dense", "pruned", "change"), [(0.9, 0.85, "-5.00 points"), (0.85, 0.9, "+5.00 points")])
-def test_what_is_lost_has_a_minus(dense: float, pruned: float, change: str) -> None:
+def test_a_loss_of_accuracy_has_a_minus_sign(dense: float, pruned: float, change: str) -> None:
     assert _fraction(SimpleNamespace(changes={}), "accuracy", "accuracy", dense, pruned)[-1] == change
 
 

@@ -15,7 +15,7 @@ Golden = Callable[[str, str], None]
 
 
 @pytest.mark.parametrize("name", ["residual", "encoder fused", "hard-wired", "few groups"])
-def test_a_network(name: str, golden: Golden) -> None:
+def test_a_printed_network(name: str, golden: Golden) -> None:
     model, example = grow(name)
     golden(f"network {name}.txt", str(sc.trace(model, example)))
 

@@ -19,8 +19,8 @@ LIMITS = {
     "generic names": 1,
     "docstrings that open with a question word": 0,
     "top-level names with two definitions": 0,
-    "files over 200 lines": 15,
-    "functions over 25 lines": 11,
+    "files over 200 lines": 12,
+    "functions over 25 lines": 6,
     "circles of imports between packages": 0,
     "tables of operators": 16,
 }
@@ -28,7 +28,7 @@ LIMITS_ELSEWHERE = {
     "benchmarks and examples": dict.fromkeys(LIMITS, 0) | {"tables of operators": 1},
     "tests": dict.fromkeys(LIMITS, 0)
     | {
-        "top-level names with two definitions": 71,  # most are networks and data that one test alone uses
+        "top-level names with two definitions": 70,  # most are networks and data that one test alone uses
         "files over 200 lines": 35,
         "functions over 25 lines": 17,
         "tables of operators": 1,

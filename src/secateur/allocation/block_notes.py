@@ -6,16 +6,16 @@ from secateur.allocation.candidate_plans import Candidate
 from secateur.utils.plurals import number_of
 
 
-def with_block_note(best: Candidate, tried: Iterable[Candidate], power: float) -> Candidate:
+def with_block_note(best: Candidate, candidates: Iterable[Candidate], power: float) -> Candidate:
     """Add a note on the numbers of blocks that were tried.
 
     Args:
         best: the plan that is chosen.
-        tried: the plans that were compared, by which blocks they leave out.
+        candidates: the plans that were compared, by which blocks they leave out.
         power: the power of the MACs in steps that plans were compared by; 0: those don't count.
     """
     dropped, by_count = best.allocation.dropped, dict[int, Candidate]()
-    for candidate in sorted(tried, key=lambda candidate: candidate.price(power)):
+    for candidate in sorted(candidates, key=lambda candidate: candidate.price(power)):
         by_count.setdefault(len(candidate.allocation.dropped), candidate)
     losses = ", ".join(f"{count}: {_plan_loss_text(by_count[count], power)}" for count in sorted(by_count))
     verb = "is" if len(dropped) == 1 else "are"

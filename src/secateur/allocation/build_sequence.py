@@ -36,7 +36,7 @@ def build_sequence(
     latency: LatencyTable | None = None,
     step: int = 1,
     dropped: Sequence[str] = (),
-    fixed: Kept | None = None,
+    fixed_groups: Kept | None = None,
     fills: bool = False,
 ) -> RemovalSequence:
     """Build the sequence of an allocation.
@@ -52,7 +52,7 @@ def build_sequence(
         latency: the times of this machine, for a budget in latency.
         step: channels that kernels work on at once.
         dropped: the paths of blocks that are removed as a whole.
-        fixed: the units that are kept of groups that lose no others, by group.
+        fixed_groups: the units that are kept of groups that lose no others, by group.
         fills: whether what still fits a budget is given back.
 
     Raises:
@@ -60,20 +60,20 @@ def build_sequence(
         NameMatchError: there is no such allocation or block.
     """
     names = _checked_names(allocation, scores, curves)
-    inside = {group.name for group in groups_inside(network, dropped)}
-    groups = _remaining_groups(network, scores, inside | (fixed or {}).keys())
+    inner_groups = {group.name for group in groups_inside(network, dropped)}
+    groups = _remaining_groups(network, scores, inner_groups | (fixed_groups or {}).keys())
     if curves is not None:
         check_curves(curves, {group.name: group.size for group in groups})
     sizes = _possible_sizes(groups, round_to, floor, step)
-    known = curves_of(scores) if curves is None else curves
-    base = {name: units for name, units in (fixed or {}).items() if name not in inside}
+    group_curves = curves_of(scores) if curves is None else curves
+    base = {name: units for name, units in (fixed_groups or {}).items() if name not in inner_groups}
     base |= remaining_blocks(network, dropped)
-    context = OrderContext(network, groups, units, known, latency, sizes, step, base)
+    context = OrderContext(network, groups, units, group_curves, latency, sizes, step, base)
     values = [scores[group.name].values.double() for group in groups]
-    ranked = tuple(torch.argsort(value, stable=True) for value in values)
+    rankings = tuple(torch.argsort(value, stable=True) for value in values)
     orders = [ORDERS[name](context, values) for name in names]
     order = orders[0] if len(orders) == 1 else halfway_order(orders)
-    return RemovalSequence(context, ranked, order, bool(scores.means), names == ["loss"] and step > 1, fills)
+    return RemovalSequence(context, rankings, order, bool(scores.means), names == ["loss"] and step > 1, fills)
 
 
 def _checked_names(allocation: str | Sequence[str], scores: Scores, curves: Curves | None) -> list[str]:

@@ -84,7 +84,7 @@ def distinct_candidates(candidates: Iterator[Candidate]) -> list[Candidate]:
     return list(by_counts.values())
 
 
-def may_be_nearest(candidates: Sequence[Candidate]) -> list[int]:
+def indices_near_best(candidates: Sequence[Candidate]) -> list[int]:
     """Return the numbers of the plans that may be the nearest one by the first fold of examples, the nearest first.
 
     The others are farther than the nearest by more than two standard errors of the difference, paired by example, or
@@ -93,13 +93,17 @@ def may_be_nearest(candidates: Sequence[Candidate]) -> list[int]:
     Args:
         candidates: the plans; those that were not simulated on the first fold are left out.
     """
-    known = {number: one.first_losses for number, one in enumerate(candidates) if one.first_losses is not None}
-    finite = [number for number, losses in known.items() if _has_finite_mean(losses)]
+    first_losses = {
+        number: candidate.first_losses
+        for number, candidate in enumerate(candidates)
+        if candidate.first_losses is not None
+    }
+    finite = [number for number, losses in first_losses.items() if _has_finite_mean(losses)]
     if not finite:
-        return list(known)
-    ranked = sorted(finite, key=lambda number: float(known[number].mean()))
-    excesses = {number: known[number] - known[ranked[0]] for number in ranked}
-    return [number for number in ranked if float(excesses[number].mean()) <= CLEAR * standard_error(excesses[number])]
+        return list(first_losses)
+    ranking = sorted(finite, key=lambda number: float(first_losses[number].mean()))
+    excesses = {number: first_losses[number] - first_losses[ranking[0]] for number in ranking}
+    return [number for number in ranking if float(excesses[number].mean()) <= CLEAR * standard_error(excesses[number])]
 
 
 def _has_finite_mean(losses: Tensor) -> bool:
@@ -123,7 +127,7 @@ def is_preferred(candidate: Candidate, other: Candidate, power: float) -> bool:
     return float(gains.mean()) > (0.0 if len(gains) >= PLENTY else standard_error(gains))
 
 
-def ranked_by_evidence(candidates: Sequence[Candidate]) -> list[Candidate]:
+def rank_by_evidence(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return plans in ascending order of their divergences, but equal shares first unless another is clearly nearer.
 
     Another plan is taken in place of equal shares, the simplest one, only if its divergence is smaller by more than the
@@ -132,21 +136,22 @@ def ranked_by_evidence(candidates: Sequence[Candidate]) -> list[Candidate]:
     Args:
         candidates: the plans; those that were not simulated come last.
     """
-    ranked = sorted(candidates, key=lambda candidate: candidate.rank)
-    best, uniform = ranked[0], next((one for one in ranked if one.allocation.names == ("uniform",)), ranked[0])
+    ranking = sorted(candidates, key=lambda candidate: candidate.rank)
+    best = ranking[0]
+    uniform = next((candidate for candidate in ranking if candidate.allocation.names == ("uniform",)), best)
     pair = [uniform.losses, best.losses] if best.losses is not None else [uniform.first_losses, best.first_losses]
     before, after = pair  # (examples,) each
     if uniform is best or before is None or after is None or (_has_finite_mean(after) and not _has_finite_mean(before)):
-        return ranked
+        return ranking
     gains = before - after
     error = standard_error(gains)
     if float(gains.mean()) > error:
-        return ranked
+        return ranking
     note = (
         f"every group keeps the same fraction: another plan has a {uniform.measure} of {float(after.mean()):.4f} in "
         f"place of {float(before.mean()):.4f}, a difference within its standard error of {error:.4f}"
     )
-    return [uniform.with_note(note), *(candidate for candidate in ranked if candidate is not uniform)]
+    return [uniform.with_note(note), *(candidate for candidate in ranking if candidate is not uniform)]
 
 
 def preferred_candidate(plain: Candidate, filling: Candidate) -> Candidate:
@@ -157,10 +162,10 @@ def preferred_candidate(plain: Candidate, filling: Candidate) -> Candidate:
     before, after = plain.plan.effective, filling.plan.effective
     assert before is not None and after is not None
     is_filling = before.kept > after.kept and is_preferred(filling, plain, EXCHANGE)
-    chosen = filling if is_filling else plain
+    choice = filling if is_filling else plain
     note = (
         f"sizes {'fill' if is_filling else 'do not fill'} steps of {after.step} channels: the best plan of such sizes "
         f"keeps {after.kept / max(after.dense, 1):.0%} of the MACs in steps ({plain.loss_text(filling.loss)}), "
         f"the best plan of any sizes {before.kept / max(before.dense, 1):.0%} ({plain.loss:.4f})"
     )
-    return chosen.with_note(note)
+    return choice.with_note(note)

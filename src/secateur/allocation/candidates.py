@@ -35,13 +35,13 @@ def candidate_allocations(simulator: PlanSimulator, scores: Scores, config: Prun
         return [Allocation(names, config.curves, dropped=config.dropped)]
     uniform = Allocation(("uniform",), dropped=config.dropped)
     has_choice = config.refits and simulator.examples >= FEWEST and bool(scores)  # where sizes say all, there are none
-    curves = _known_curves(simulator, scores, config) if has_choice else []
+    curves = _curves_to_try(simulator, scores, config) if has_choice else []
     if not curves:
         return [uniform]
     by_loss = Allocation(("loss",), curves[-1], dropped=config.dropped)
     allocations = [
         uniform,
-        *(by_loss._replace(curves=some) for some in curves),
+        *(by_loss._replace(curves=curve) for curve in curves),
         by_loss._replace(names=("uniform", "loss")),
     ]
     if {simulator.network[name].kind for name in scores} > {RESIDUAL}:
@@ -49,7 +49,7 @@ def candidate_allocations(simulator: PlanSimulator, scores: Scores, config: Prun
     return allocations
 
 
-def _known_curves(simulator: PlanSimulator, scores: Scores, config: PruneConfig) -> list[Curves | None]:
+def _curves_to_try(simulator: PlanSimulator, scores: Scores, config: PruneConfig) -> list[Curves | None]:
     """Return the curves to allocate by, the best last; None stands for the scores themselves.
 
     Measuring takes a few runs for every group. In large networks, and in deep ones, fewer examples are used, or the
@@ -62,11 +62,11 @@ def _known_curves(simulator: PlanSimulator, scores: Scores, config: PruneConfig)
     if affordable < min(simulator.examples, FEWEST_MEASURED):
         return curves
     in_passes = 2 * MOST_PASSES * simulator.examples // (len(DEPTHS) * len(scores))  # a run starts half-way on average
-    most = compared_examples(simulator.network, MEASURED)
-    quick = simulator.quick_held_out(min(int(affordable), most, max(in_passes, FEWEST_MEASURED)))
+    most_examples = compared_examples(simulator.network, MEASURED)
+    quick = simulator.quick_held_out(min(int(affordable), most_examples, max(in_passes, FEWEST_MEASURED)))
     time, start = config.time, config.time.elapsed
-    measured = measured_curves(quick, scores, lambda ratio: time.is_spent(CURVES, (time.elapsed - start) * ratio))
-    if measured is None:
+    new_curves = measured_curves(quick, scores, lambda ratio: time.is_spent(CURVES, (time.elapsed - start) * ratio))
+    if new_curves is None:
         config.time.leave_out("curves of the loss measured group by group")
         return curves
-    return [*curves, measured]
+    return [*curves, new_curves]

@@ -9,11 +9,11 @@ from secateur.allocation.block_search import best_plan
 from secateur.allocation.budget import has_time, quality_bound, timed_phase
 from secateur.allocation.candidates import candidate_allocations
 from secateur.allocation.config import PruneConfig
-from secateur.allocation.fixed_sizes import fixed_units, with_fixed, without_groups
+from secateur.allocation.fixed_sizes import fixed_units, with_size_note, without_groups
 from secateur.allocation.latency_bounds import LatencyClock, plan_within_latency
 from secateur.allocation.plan_sizes import Allocation, SizeRules, plan_sizes
 from secateur.allocation.quality_bounds import smallest_plan_within
-from secateur.allocation.saved_plans import recalled_plan
+from secateur.allocation.saved_plans import recall_plan
 from secateur.allocation.score_checks import check_scores
 from secateur.allocation.search import PlanSearch
 from secateur.allocation.simulate import PlanSimulator
@@ -55,16 +55,17 @@ def choose_plan(
     if is_shared():
         check_same_inputs(f"plan for {dict(keep)} with the inputs {_digest_of(calibration, scores)}")
     check_scores(network, [group for group in network.groups if group.name in scores], scores)
-    fixed = fixed_units(network, scores, config.sizes or {}, config.multiple, config.floor)
-    check_even(network, fixed)
+    fixed_groups = fixed_units(network, scores, config.sizes or {}, config.multiple, config.floor)
+    check_even(network, fixed_groups)
     if not keep:
-        return with_fixed(plan_sizes(network, scores, keep, UNIFORM, SizeRules(fixed=fixed)), fixed, scores)
-    tied = tie_groups(network, without_groups(scores, fixed))
+        plan = plan_sizes(network, scores, keep, UNIFORM, SizeRules(fixed_groups=fixed_groups))
+        return with_size_note(plan, fixed_groups, scores)
+    tied = tie_groups(network, without_groups(scores, fixed_groups))
     tied_calibration = replace(calibration, network=tied.network)
-    choose = partial(_searched_plan, tied_calibration, tied, tied.budget(keep), config, model, latency, fixed)
-    plan = recalled_plan(config.results, tied.network, tied.scores, keep, choose)
+    choose = partial(_search_plan, tied_calibration, tied, tied.budget(keep), config, model, latency, fixed_groups)
+    plan = recall_plan(config.results, tied.network, tied.scores, keep, choose)
     plan = plan if tied.budget(keep) == keep else replace(plan, keep=dict(keep))
-    return with_fixed(tied.separate(plan), fixed, scores)
+    return with_size_note(tied.separate(plan), fixed_groups, scores)
 
 
 def _digest_of(calibration: Calibration, scores: Scores) -> str:
@@ -81,14 +82,14 @@ def _phase_of(
     return generation_phase(name, model, calibration.microbatches[0], length)
 
 
-def _searched_plan(
+def _search_plan(
     calibration: Calibration,
     tied: TiedNetwork,
     keep: Budget,
     config: PruneConfig,
     model: nn.Module | None,
     latency: LatencyTable | None,
-    fixed: Kept,
+    fixed_groups: Kept,
 ) -> Plan:
     """Return the best of several plans for the groups whose sizes are not given."""
     scores = tied.scores
@@ -98,7 +99,7 @@ def _searched_plan(
         phase = _phase_of(keep, model, calibration, config.context_length)
         clock = LatencyClock(calibration, model, config.target, latency, phase)
     allocations = candidate_allocations(simulator, scores, config)
-    search = PlanSearch(simulator, tied, config, None if clock is None else clock.table, allocations, fixed)
+    search = PlanSearch(simulator, tied, config, None if clock is None else clock.table, allocations, fixed_groups)
     if clock is not None:
         return plan_within_latency(search, clock, keep)
     bound = quality_bound(keep)

@@ -14,7 +14,7 @@ MOST_POSITIONS = 8192  # of all examples together
 FEWEST_SEQUENCES = 16
 
 
-def compared_examples(network: Network, most: int) -> int:
+def compared_examples(network: Network, limit: int) -> int:
     """Return the number of examples that suffices to compare plans.
 
     A language model is compared at every token of an example, and its layers are refitted with every token. 8,192
@@ -22,7 +22,7 @@ def compared_examples(network: Network, most: int) -> int:
 
     Args:
         network: the traced network.
-        most: the number for networks that give one row of class scores, or anything else, for an example.
+        limit: the number for networks that give one row of class scores, or anything else, for an example.
 
     Examples:
         >>> import secateur as sc, torch
@@ -32,15 +32,15 @@ def compared_examples(network: Network, most: int) -> int:
     """
     positions = scored_positions(network.program)
     if positions == 1:
-        return most
+        return limit
     widest = max((layer.features_of_group for layer in layers_of(network)), default=0)
     sequences = math.ceil(max(MOST_POSITIONS, few_rows_of(widest)) / positions)
-    return min(most, max(sequences, FEWEST_SEQUENCES))
+    return min(limit, max(sequences, FEWEST_SEQUENCES))
 
 
 def scored_positions(program: Program) -> int:
     """Return how many rows of class scores a network gives for an example: the tokens of a language model, else 1."""
-    recorded = recorded_output(program)
-    scores = main_output(recorded)
-    is_sequence = (is_logits(recorded) and scores.dim() == SEQUENCE_DIMS) or has_token_scores(program)
+    output = recorded_output(program)
+    scores = main_output(output)
+    is_sequence = (is_logits(output) and scores.dim() == SEQUENCE_DIMS) or has_token_scores(program)
     return recorded_length(scores.shape[1]) if is_sequence else 1

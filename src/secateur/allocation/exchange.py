@@ -38,31 +38,31 @@ def exchange_units(
         [1, 1]
     """
     losses = [curve[len(curve) - 1 - counts] for counts, curve in zip(sizes, curves, strict=True)]
-    chosen = list(indices)
+    choice = list(indices)
     trials = 0
     for _ in range(ROUNDS):
-        better = None
-        for other in itertools.islice(_improvements(chosen, losses), MOST_TRIALS - trials):
+        better_choice = None
+        for trial in itertools.islice(_improvements(choice, losses), MOST_TRIALS - trials):
             trials += 1
-            if fits(other):
-                better = other
+            if fits(trial):
+                better_choice = trial
                 break
-        if better is None:
+        if better_choice is None:
             break
-        chosen = better
-    return chosen
+        choice = better_choice
+    return choice
 
 
-def _improvements(chosen: Sequence[int], losses: Sequence[np.ndarray]) -> Iterator[list[int]]:
+def _improvements(choice: Sequence[int], losses: Sequence[np.ndarray]) -> Iterator[list[int]]:
     """Yield the choices that lose less, the best first: one or two groups larger by a size, at most two smaller."""
     changes: list[tuple[float, tuple[int, ...], tuple[int, ...]]] = []
     gains = {
         group: losses[group][index + 1] - losses[group][index]
-        for group, index in enumerate(chosen)
+        for group, index in enumerate(choice)
         if index + 1 < len(losses[group])
     }
-    prices = {group: losses[group][index - 1] - losses[group][index] for group, index in enumerate(chosen) if index > 0}
-    for ups, downs in SHAPES if len(chosen) <= MOST_GROUPS else SHAPES[:2]:
+    prices = {group: losses[group][index - 1] - losses[group][index] for group, index in enumerate(choice) if index > 0}
+    for ups, downs in SHAPES if len(choice) <= MOST_GROUPS else SHAPES[:2]:
         for larger in itertools.combinations(gains, ups):
             gain = sum(gains[group] for group in larger)
             for smaller in itertools.combinations([group for group in prices if group not in larger], downs):
@@ -70,4 +70,4 @@ def _improvements(chosen: Sequence[int], losses: Sequence[np.ndarray]) -> Iterat
                 if change < -LEAST:
                     changes.append((change, larger, smaller))
     for _, larger, smaller in sorted(changes):
-        yield [index + (group in larger) - (group in smaller) for group, index in enumerate(chosen)]
+        yield [index + (group in larger) - (group in smaller) for group, index in enumerate(choice)]

@@ -34,7 +34,7 @@ def fixed_units(network: Network, scores: Scores, sizes: Sizes, round_to: int, f
     return {name: kept_units(network[name], request, orders.get(name)) for name, request in requests.items()}
 
 
-def fixed_in_round(network: Network, sizes: Sizes, share: float) -> dict[str, float]:
+def sizes_in_round(network: Network, sizes: Sizes, share: float) -> dict[str, float]:
     """Return the fractions that the groups keep whose sizes are given, when a share of the rounds is done.
 
     Every round keeps the same fraction of what the one before kept.
@@ -44,7 +44,7 @@ def fixed_in_round(network: Network, sizes: Sizes, share: float) -> dict[str, fl
     return {name: max(length / network[name].size, 1e-9) ** share for name, length in lengths.items()}
 
 
-def unscored_fixed(network: Network, sizes: Sizes, round_to: int, floor: float) -> dict[str, Tensor]:
+def fixed_units_without_scores(network: Network, sizes: Sizes, round_to: int, floor: float) -> dict[str, Tensor]:
     """Return as many units as the groups keep whose sizes are given, whichever they will be, by group.
 
     Raises:
@@ -63,10 +63,10 @@ def without_groups(scores: Scores, names: Kept) -> Scores:
     return replace(scores, groups={name: scores[name] for name in scores if name not in names}, of="")
 
 
-def with_fixed(plan: Plan, fixed: Kept, scores: Scores) -> Plan:
+def with_size_note(plan: Plan, fixed_groups: Kept, scores: Scores) -> Plan:
     """Return a plan with a note on the groups whose sizes were given, and with the order of all units."""
     plan = replace(plan, ranked=removal_orders(scores))
-    if not fixed:
+    if not fixed_groups:
         return plan
-    sizes = ", ".join(f"{name} {len(units)} of {plan.network[name].size}" for name, units in fixed.items())
+    sizes = ", ".join(f"{name} {len(units)} of {plan.network[name].size}" for name, units in fixed_groups.items())
     return replace(plan, notes=(f"sizes that were given: {sizes}", *plan.notes))

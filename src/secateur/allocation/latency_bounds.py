@@ -81,7 +81,7 @@ def plan_within_latency(search: PlanSearch, clock: LatencyClock, keep: Budget) -
     try:
         if clock.stopwatch is None or clock.model is None:
             return replace(best_plan(search, limits).with_note(FROM_TABLE).plan, keep=dict(keep))
-        return _timed_plan(search, clock.model, clock.stopwatch, limits, keep)
+        return _cut_and_time_plans(search, clock.model, clock.stopwatch, limits, keep)
     except UnmetBudgetError as failure:
         raise failure.in_units_of(keep, clock.dense_ms) from None
 
@@ -98,7 +98,9 @@ def _timed_text(stopwatch: Stopwatch) -> str:
     return f"text generation with {stopwatch.phase.length} tokens; ask for more, or give a larger context_length="
 
 
-def _timed_plan(search: PlanSearch, model: nn.Module, stopwatch: Stopwatch, limits: Budget, keep: Budget) -> Plan:
+def _cut_and_time_plans(
+    search: PlanSearch, model: nn.Module, stopwatch: Stopwatch, limits: Budget, keep: Budget
+) -> Plan:
     """Cut and time plans of several sizes.
 
     Args:
@@ -113,13 +115,8 @@ def _timed_plan(search: PlanSearch, model: nn.Module, stopwatch: Stopwatch, limi
     allocation: Allocation | None = None
     low, high = 0.0, 1.0  # a fraction that is kept, or can't be reached; one that takes too long
     for _ in track(range(ATTEMPTS), "timed plans"):
-        budget = {**limits, LATENCY: fraction}
         try:
-            if allocation is None:
-                best_candidate = best_plan(search, budget)
-                plan, allocation = best_candidate.plan, best_candidate.allocation
-            else:
-                plan = search.plan(budget, allocation)
+            plan, allocation = _next_plan(search, {**limits, LATENCY: fraction}, allocation)
         except BudgetError:
             if allocation is None:
                 raise
@@ -127,7 +124,7 @@ def _timed_plan(search: PlanSearch, model: nn.Module, stopwatch: Stopwatch, limi
             fraction = math.sqrt(low * high)
             continue
         notes = notes or plan.notes
-        measure = partial(_time_ratio, stopwatch, model, search.tied.separate(plan))
+        measure = partial(_time_ratio, stopwatch, model, search.tied_network.separate(plan))
         ratio = broadcast_if_shared(measure, "the time of a plan") / limit
         if ratio > CLOSE:
             high = fraction
@@ -135,8 +132,8 @@ def _timed_plan(search: PlanSearch, model: nn.Module, stopwatch: Stopwatch, limi
             low, best = fraction, plan
             if ratio >= NEAR:
                 break
-        before, fraction = fraction, math.sqrt(low * high) if low > 0 and high < 1 else min(fraction / ratio, 1.0)
-        if fraction == before:
+        previous, fraction = fraction, math.sqrt(low * high) if low > 0 and high < 1 else min(fraction / ratio, 1.0)
+        if fraction == previous:
             break
     if best is None:
         raise BudgetError(
@@ -144,3 +141,11 @@ def _timed_plan(search: PlanSearch, model: nn.Module, stopwatch: Stopwatch, limi
             f"{_timed_text(stopwatch)}, for which fixed costs count less"
         )
     return replace(best, keep=dict(keep), notes=notes)
+
+
+def _next_plan(search: PlanSearch, budget: Budget, allocation: Allocation | None) -> tuple[Plan, Allocation]:
+    """Return the plan for a budget by an allocation, and that allocation; without one, the best of several."""
+    if allocation is not None:
+        return search.plan(budget, allocation), allocation
+    candidate = best_plan(search, budget)
+    return candidate.plan, candidate.allocation

@@ -54,11 +54,11 @@ def interpolate_curve(points: Mapping[int, float], size: int) -> Tensor:
     """
     from scipy.interpolate import PchipInterpolator
 
-    removed = [0, *sorted(points), *([size] if size not in points else [])]
+    removal_counts = [0, *sorted(points), *([size] if size not in points else [])]
     losses = _non_decreasing(torch.tensor([0.0, *(points[count] for count in sorted(points))], dtype=torch.float64))
-    last = float((BEYOND * losses[-1]).clamp_min(1e-12).sqrt())
-    roots = [*losses.clamp_min(0).sqrt().tolist(), last][: len(removed)]
-    return torch.from_numpy(PchipInterpolator(removed, roots)(np.arange(size + 1))).square()
+    last_root = float((BEYOND * losses[-1]).clamp_min(1e-12).sqrt())
+    roots = [*losses.clamp_min(0).sqrt().tolist(), last_root][: len(removal_counts)]
+    return torch.from_numpy(PchipInterpolator(removal_counts, roots)(np.arange(size + 1))).square()
 
 
 def _non_decreasing(losses: Tensor) -> Tensor:

@@ -32,19 +32,19 @@ def loss_aware(context: OrderContext, values: Sequence[Tensor]) -> np.ndarray:
         for group, points in zip(context.groups, corners, strict=True)
     ]
     savings = (_LatencySavings if LATENCY in context.units else _Savings)(context, corners)
-    removed = np.zeros(len(context.groups), int)
+    removal_counts = np.zeros(len(context.groups), int)
     increases = np.array([slope[0] for slope in slopes])
     total, order = int(savings.sizes.sum()), list[int]()
     for step in range(total):
         if step % max(total // REFRESHES, 1) == 0:
-            saved = savings.of_next(removed)
-            ratios = increases / saved
-        chosen = int(np.argmin(ratios))
-        order.append(chosen)
-        removed[chosen] += 1
-        is_empty = removed[chosen] == savings.sizes[chosen]
-        increases[chosen] = np.inf if is_empty else slopes[chosen][removed[chosen]]
-        ratios[chosen] = increases[chosen] / saved[chosen]
+            group_savings = savings.next_savings(removal_counts)
+            ratios = increases / group_savings
+        best_group = int(np.argmin(ratios))
+        order.append(best_group)
+        removal_counts[best_group] += 1
+        is_empty = removal_counts[best_group] == savings.sizes[best_group]
+        increases[best_group] = np.inf if is_empty else slopes[best_group][removal_counts[best_group]]
+        ratios[best_group] = increases[best_group] / group_savings[best_group]
     return np.array(order, int)
 
 
@@ -89,45 +89,48 @@ class _Savings:
         mask = context.network.mask(context.base)
         self.costs = PrefixCost(context.network, context.groups, context.step, mask)
 
-    def of_next(self, removed: np.ndarray) -> np.ndarray:
+    def next_savings(self, removal_counts: np.ndarray) -> np.ndarray:
         """Return the saving of each group's next unit; where several are removed at once, their mean, (groups,).
 
         Args:
-            removed: how many units of each group are removed already. (groups,)
+            removal_counts: how many units of each group are removed already. (groups,)
         """
-        pairs = zip(self.corners, removed.tolist(), strict=True)
+        pairs = zip(self.corners, removal_counts.tolist(), strict=True)
         steps = np.array([_next_corner(corners, count) - count for corners, count in pairs])
-        before, after = self._fractions(removed, steps)
-        return np.array([max(before - one, 1e-12) / max(step, 1) for one, step in zip(after, steps, strict=True)])
+        before, after = self._fractions(removal_counts, steps)
+        savings: np.ndarray = np.maximum(before - np.array(after), 1e-12) / np.maximum(steps, 1)
+        return savings
 
-    def _fractions(self, removed: np.ndarray, steps: np.ndarray) -> tuple[float, list[float]]:
+    def _fractions(self, removal_counts: np.ndarray, steps: np.ndarray) -> tuple[float, list[float]]:
         """Return the fraction that is kept, and for each group the one after so many more of its units are removed."""
-        kept, total = self.sizes - removed, int(removed.sum())
+        kept, total = self.sizes - removal_counts, int(removal_counts.sum())
         after = [
-            self._counted(cost, total + step)
+            self._sum_of_fractions(cost, total + step)
             for cost, step in zip(self.costs.after(kept, kept - steps), steps.tolist(), strict=True)
         ]
-        return self._counted(self.costs.cost(kept), total), after
+        return self._sum_of_fractions(self.costs.cost(kept), total), after
 
-    def _counted(self, cost: Cost, removed: int) -> float:
-        kept = counted_fractions(self.context.network, cost, removed)
+    def _sum_of_fractions(self, cost: Cost, removal_count: int) -> float:
+        kept = counted_fractions(self.context.network, cost, removal_count)
         return sum(kept[unit] for unit in self.context.units)
 
 
 class _LatencySavings(_Savings):
-    """The same for a budget in latency, among others: by this machine's times, which are looked up by masks."""
+    """The savings for a budget in latency, among others, by this machine's times, which are looked up by masks."""
 
-    def _fractions(self, removed: np.ndarray, steps: np.ndarray) -> tuple[float, list[float]]:
-        return self._timed(removed), [self._timed(removed + step) for step in np.diag(steps)]
+    def _fractions(self, removal_counts: np.ndarray, steps: np.ndarray) -> tuple[float, list[float]]:
+        return self._sum_with_latency(removal_counts), [
+            self._sum_with_latency(removal_counts + step) for step in np.diag(steps)
+        ]
 
-    def _timed(self, removed: np.ndarray) -> float:
-        context, counts = self.context, np.maximum(self.sizes - removed, 0)
+    def _sum_with_latency(self, removal_counts: np.ndarray) -> float:
+        context, counts = self.context, np.maximum(self.sizes - removal_counts, 0)
         prefixes = {group.name: torch.arange(int(count)) for group, count in zip(context.groups, counts, strict=True)}
         kept = {**prefixes, **context.base}
         kept_fractions = fractions(context.network, kept, self.costs.cost(counts), context.units, context.latency)
         return sum(kept_fractions.values())
 
 
-def _next_corner(corners: np.ndarray, removed: int) -> int:
+def _next_corner(corners: np.ndarray, removal_count: int) -> int:
     """Return how many units of a group are removed once its next ones are; as many as now where none is left."""
-    return int(corners[min(int(np.searchsorted(corners, removed, side="right")), len(corners) - 1)])
+    return int(corners[min(int(np.searchsorted(corners, removal_count, side="right")), len(corners) - 1)])

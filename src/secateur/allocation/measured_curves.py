@@ -36,27 +36,26 @@ def measured_curves(
     network = simulator.network
     position, program_end = network.program.position, len(network.program.nodes)
     readers = {name: [consumer.node for consumer in network.consumers_of(network[name])] for name in scores}
-    first = {name: min(nodes, key=position.__getitem__) for name, nodes in readers.items() if nodes}
-    names = sorted(first, key=lambda name: position[first[name]])
+    start = {name: min(nodes, key=position.__getitem__) for name, nodes in readers.items() if nodes}
+    names = sorted(start, key=lambda name: position[start[name]])
 
-    runs = {name: 1 - position[first[name]] / program_end + REFIT * len(simulator.consumers(name)) for name in names}
-    total, completed = sum(runs.values()), list[float]()
+    runs = {name: 1 - position[start[name]] / program_end + REFIT * len(simulator.consumers(name)) for name in names}
+    total, completed_runs = sum(runs.values()), list[float]()
 
     def points_of(name: str) -> dict[int, float] | None:
-        work = sum(completed)
+        work = sum(completed_runs)
         if is_time_up((total - work) / work if work >= FORESEEN * total > 0 else 0.0):
             return None
-        completed.append(runs[name])
-        simulator.reach(first[name])
+        completed_runs.append(runs[name])
+        simulator.reach(start[name])
         return _divergences(simulator, name, scores[name].values)
 
     points = map_tasks("curves of the loss by group", names, points_of, [runs[name] for name in names])
-    curves = {name: torch.zeros(network[name].size + 1, dtype=torch.float64) for name in scores if name not in first}
-    curves |= {
-        name: interpolate_curve(losses, network[name].size)
-        for name, losses in zip(names, points, strict=True)
-        if losses is not None
-    }
+    sizes = {name: network[name].size for name in scores}
+    curves = {name: torch.zeros(sizes[name] + 1, dtype=torch.float64) for name in scores if name not in start}
+    for name, losses in zip(names, points, strict=True):
+        if losses is not None:
+            curves[name] = interpolate_curve(losses, sizes[name])
     return curves if len(curves) == len(scores) else None
 
 
@@ -64,6 +63,6 @@ def _divergences(simulator: PlanSimulator, name: str, values: Tensor) -> dict[in
     """Measure the divergence at several numbers of removed units of a group, lowest scores first."""
     size, order, consumers = len(values), values.argsort(stable=True), simulator.consumers(name)
     return {
-        removed: simulator.divergence({name: order[removed:].sort().values}, consumers)
-        for removed in sorted({round(size * depth) for depth in DEPTHS} - {0, size})
+        count: simulator.divergence({name: order[count:].sort().values}, consumers)
+        for count in sorted({round(size * depth) for depth in DEPTHS} - {0, size})
     }

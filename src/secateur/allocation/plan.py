@@ -6,14 +6,12 @@ from typing import Any
 
 from torch import nn
 
-from secateur.allocation.budget import check_metric_bound, has_time, parse_budget, quality_bound, timed_phase
+from secateur.allocation.budget import check_metric_bound, has_time, parse_budget, timed_phase
 from secateur.allocation.choose_plan import choose_plan
-from secateur.allocation.config import DEFAULTS, WITHOUT_DATA, PruneConfig, check_allocation
+from secateur.allocation.config import DEFAULTS, WITHOUT_DATA, check_allocation
 from secateur.allocation.examples import checked_examples
-from secateur.allocation.fixed_sizes import fixed_units, with_fixed
 from secateur.allocation.loss_curves import Curves
-from secateur.allocation.plan_sizes import Allocation, SizeRules, plan_tied_sizes
-from secateur.allocation.remaining_fractions import NEEDS_TIMES
+from secateur.allocation.plan_without_data import plan_without_data
 from secateur.allocation.score_checks import check_scores, warn_of_other_weights
 from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.network import Network
@@ -21,7 +19,7 @@ from secateur.coupling.plan import Budget, Plan
 from secateur.entry import entry_point_with
 from secateur.errors import BudgetError, OptionError
 from secateur.evaluation.calibration import Calibration
-from secateur.evaluation.channel_steps import AUTO, channel_step
+from secateur.evaluation.channel_steps import channel_step
 from secateur.evaluation.latency_table import LatencyTable
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.metrics import Metric
@@ -157,17 +155,28 @@ def plan(
         network, scores = _within_layout(network, scores, model)
     warn_of_other_weights(network, scores)
     if data is None:
-        return _plan_without_data(network, scores, budget, config, latency)
-    if has_time(budget) and latency is None:
-        check_runtime(runtime_of(config.target))
-    if timed_phase(budget) is not None and model is None and latency is None:
-        raise BudgetError(f"keep={dict(budget)} is a time of text generation, which the model is run for: give model=")
+        return plan_without_data(network, scores, budget, config, latency)
+    if latency is None:
+        _check_time(budget, config.target, model)
     batches = checked_examples(network, data, by_example=loss is None)
     dense = None if model is None else bake_parametrizations(model)
     if dense is not None:
         check_shapes(dense, network)
     calibration = Calibration(network, network_microbatches(network, batches), dense)
     return choose_plan(calibration, scores, budget, config, model, latency)
+
+
+def _check_time(budget: Budget, target: str, model: nn.Module | None) -> None:
+    """Check that a budget in time, if there is one, can be measured.
+
+    Raises:
+        BudgetError: it is a time of text generation, and there is no model.
+        SecateurError: the runtime of the target is not installed.
+    """
+    if has_time(budget):
+        check_runtime(runtime_of(target))
+    if timed_phase(budget) is not None and model is None:
+        raise BudgetError(f"keep={dict(budget)} is a time of text generation, which the model is run for: give model=")
 
 
 def _within_layout(network: Network, scores: Scores, model: nn.Module | None) -> tuple[Network, Scores]:
@@ -179,31 +188,6 @@ def _within_layout(network: Network, scores: Scores, model: nn.Module | None) ->
     if model is None:
         raise OptionError("layout='config' goes by the configuration of the model: give model=")
     check_scores(network, [group for group in network.groups if group.name in scores], scores)
-    restricted = with_config_layout(bake_parametrizations(model), network)
-    groups = {name: scores[name] for name in scores if name in restricted.by_name}
-    return restricted, replace(scores, groups=groups, of="")
-
-
-def _plan_without_data(
-    network: Network, scores: Scores, keep: Budget, config: PruneConfig, latency: LatencyTable | None
-) -> Plan:
-    """Plan by one allocation.
-
-    Raises:
-        BudgetError: the budget or the allocation needs examples.
-    """
-    bound = quality_bound(keep)
-    if bound is not None:
-        raise BudgetError(f"keep={dict(keep)} is a bound on the {bound}, which is measured on examples: give data=")
-    if has_time(keep) and latency is None:
-        raise BudgetError(NEEDS_TIMES)
-    names = [config.allocation] if isinstance(config.allocation, str) else list(config.allocation)
-    if AUTO in names:
-        raise BudgetError(
-            "allocation='auto' tries allocations on examples: give data=, or name one, such as allocation='uniform'"
-        )
-    allocation = Allocation(tuple(names), config.curves, config.target, config.dropped)
-    fixed = fixed_units(network, scores, config.sizes or {}, config.multiple, config.floor)
-    rules = SizeRules(config.multiple, config.floor, latency, fixed)
-    chosen = plan_tied_sizes(network, scores, keep, allocation, rules)
-    return with_fixed(chosen, fixed, scores)
+    restricted_network = with_config_layout(bake_parametrizations(model), network)
+    groups = {name: scores[name] for name in scores if name in restricted_network.by_name}
+    return restricted_network, replace(scores, groups=groups, of="")

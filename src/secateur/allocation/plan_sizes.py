@@ -42,7 +42,7 @@ class SizeRules(NamedTuple):
         round_to: the number that sizes are multiples of.
         floor: the fewest units of a group; below 1 a fraction of the group.
         latency: the times of this machine, for a budget in time.
-        fixed: the units that are kept of groups whose sizes are given, by group.
+        fixed_groups: the units that are kept of groups whose sizes are given, by group.
         target: the device whose steps MACs are counted in; "any" counts as "auto".
         fills: whether what still fits the budget is given back, since units of tied groups save much at once.
     """
@@ -50,7 +50,7 @@ class SizeRules(NamedTuple):
     round_to: int = 1
     floor: float = 1
     latency: LatencyTable | None = None
-    fixed: Kept | None = None
+    fixed_groups: Kept | None = None
     target: str = AUTO
     fills: bool = False
 
@@ -67,9 +67,9 @@ def plan_tied_sizes(
         BudgetError: as `plan_sizes`.
         OptionError: the sizes of tied groups are given, and differ.
     """
-    fixed = rules.fixed or {}
-    check_even(network, fixed)
-    tied = tie_groups(network, without_groups(scores, fixed))
+    fixed_groups = rules.fixed_groups or {}
+    check_even(network, fixed_groups)
+    tied = tie_groups(network, without_groups(scores, fixed_groups))
     plan = plan_sizes(tied.network, tied.scores, tied.budget(keep), allocation, rules._replace(fills=tied.is_tied))
     return replace(tied.separate(plan), ranked=removal_orders(scores), keep=keep)
 
@@ -95,10 +95,10 @@ def plan_sizes(
     step = channel_step(allocation.target, network.device)
     sequence = build_sequence(
         network, scores, allocation.names, rules.round_to, rules.floor, list(limits), allocation.curves, latency,
-        step.size, allocation.dropped, rules.fixed, rules.fills,
+        step.size, allocation.dropped, rules.fixed_groups, rules.fills,
     )  # fmt: skip
     try:
-        kept = sequence.within(limits)
+        kept = sequence.kept_within(limits)
     except UnmetBudgetError as failure:
         raise failure.in_units_of(keep, dense_ms) from None
     cost = network.cost(kept, bool(scores.means))

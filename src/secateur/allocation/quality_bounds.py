@@ -43,10 +43,10 @@ def smallest_plan_within(search: PlanSearch, unit: str, limit: float) -> Plan:
     Raises:
         BudgetError: even the largest plan tried changes it by more.
     """
-    chosen = best_plan(search, {"macs": _reachable(search, 0.5, Allocation(("uniform",)))}).allocation
-    plan, change = _bisected_plan(search, chosen, unit, limit)
-    if not change.within and chosen.target != ANY:  # the largest sizes that fill kernels may lose too much
-        plan, change = _bisected_plan(search, chosen._replace(target=ANY), unit, limit)
+    allocation = best_plan(search, {"macs": _reachable_macs(search, 0.5, Allocation(("uniform",)))}).allocation
+    plan, change = _bisect_plan(search, allocation, unit, limit)
+    if not change.within and allocation.target != ANY:  # the largest sizes that fill kernels may lose too much
+        plan, change = _bisect_plan(search, allocation._replace(target=ANY), unit, limit)
     if not change.within:
         kept = plan.cost.macs / plan.dense.macs
         raise BudgetError(
@@ -57,9 +57,9 @@ def smallest_plan_within(search: PlanSearch, unit: str, limit: float) -> Plan:
     return plan
 
 
-def _bisected_plan(search: PlanSearch, allocation: Allocation, unit: str, limit: float) -> tuple[Plan, MetricChange]:
+def _bisect_plan(search: PlanSearch, allocation: Allocation, unit: str, limit: float) -> tuple[Plan, MetricChange]:
     """Return the smallest plan within a bound by one allocation, or the largest plan tried, and how much it changes."""
-    low, high = _reachable(search, LEAST, allocation), 1.0
+    low, high = _reachable_macs(search, LEAST, allocation), 1.0
     smallest = largest = None
     for _ in track(range(STEPS), "plans within the bound"):
         middle = math.sqrt(low * high)
@@ -77,14 +77,14 @@ def _bisected_plan(search: PlanSearch, allocation: Allocation, unit: str, limit:
 def _warn_if_contrary(change: MetricChange) -> None:
     """Warn if a metric changes by more than its bound in the other direction: the bound's sign may be the wrong one."""
     if change.unit == METRIC and change.mean * change.asked < 0 and abs(change.mean) > abs(change.asked):
-        falls, better = ("falls", "larger") if change.mean < 0 else ("rises", "smaller")
+        falls, better_values = ("falls", "larger") if change.mean < 0 else ("rises", "smaller")
         warn(
             f"the metric {falls} by {abs(change.mean):.4g}, and keep={{'metric': {change.asked:g}}} bounds the other "
-            f"direction alone; if {better} values are better, give {{'metric': {-change.asked:g}}}"
+            f"direction alone; if {better_values} values are better, give {{'metric': {-change.asked:g}}}"
         )
 
 
-def _reachable(search: PlanSearch, macs: float, allocation: Allocation) -> float:
+def _reachable_macs(search: PlanSearch, macs: float, allocation: Allocation) -> float:
     """Return this fraction of the MACs, or the least that can be reached by an allocation."""
     low, high = macs, 1.0
     for _ in range(12):
@@ -108,12 +108,12 @@ def measure_change(
         limit: the most it may change by.
         config: the user's own loss and metric.
     """
-    numbers = simulator.recall(unit, plan.kept, None, partial(_numbers_of, simulator, plan, unit, config))
+    numbers = simulator.recall(unit, plan.kept, None, partial(_change_numbers, simulator, plan, unit, config))
     mean, half_width, count = numbers.tolist()
     return MetricChange(unit, limit, mean, mean - half_width, mean + half_width, int(count))
 
 
-def _numbers_of(simulator: PlanSimulator, plan: Plan, unit: str, config: PruneConfig) -> Tensor:
+def _change_numbers(simulator: PlanSimulator, plan: Plan, unit: str, config: PruneConfig) -> Tensor:
     """Return the mean change, half the width of its interval, and the number of examples, (3,)."""
     pairs = simulator.outputs(plan.kept)
     if unit == METRIC:

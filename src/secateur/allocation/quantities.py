@@ -52,8 +52,8 @@ def parse_quantity(unit: str, value: object) -> float:
     percent = {"%": 0.01} if unit in EXAMPLES and unit not in ("ms", "speedup") else {}
     factor = None if match is None else {**suffixes, **percent}.get(match[2].lower())
     if match is None or factor is None:
-        known = ", ".join(suffix for suffix in (*suffixes, *percent) if suffix)
-        advice = f", optionally followed by one of {known}" if known else ""
+        known_suffixes = ", ".join(suffix for suffix in (*suffixes, *percent) if suffix)
+        advice = f", optionally followed by one of {known_suffixes}" if known_suffixes else ""
         raise BudgetError(
             f"keep={{{unit!r}: {short_text(value)}}} is no number, or out of range; give a number{advice}, such as "
             f"{EXAMPLES.get(unit, '0.5')}"

@@ -6,7 +6,7 @@ import torch
 
 from secateur.allocation.budget import COUNTED, parse_keep
 from secateur.allocation.build_sequence import build_sequence
-from secateur.allocation.fixed_sizes import unscored_fixed
+from secateur.allocation.fixed_sizes import fixed_units_without_scores
 from secateur.allocation.remaining_fractions import fractions, fractions_of
 from secateur.allocation.removal_sequence import RemovalSequence
 from secateur.allocation.tied_groups import check_even, tie_groups
@@ -22,13 +22,15 @@ FRACTIONS = (1.0, 0.9, 0.75, 0.5, 0.35, 0.25, 0.1, 0.0)
 
 
 def unscored_sequence(
-    network: Network, groups: Sequence[Group], round_to: int, floor: float, fixed: Kept | None = None
+    network: Network, groups: Sequence[Group], round_to: int, floor: float, fixed_groups: Kept | None = None
 ) -> RemovalSequence:
     """Build a sequence that removes the same fraction of every one of these groups, whichever units they are."""
-    scored = [group for group in groups if group.name not in (fixed or {})]
-    scores = {group.name: GroupScores.exact(torch.arange(group.size)) for group in scored}
-    tied = tie_groups(network, Scores(scores, "order", 0, {}, ""))
-    return build_sequence(tied.network, tied.scores, "uniform", round_to, floor, fixed=fixed)
+    remaining_groups = [group for group in groups if group.name not in (fixed_groups or {})]
+    scores = {group.name: GroupScores.exact(torch.arange(group.size)) for group in remaining_groups}
+    tied_network = tie_groups(network, Scores(scores, "order", 0, {}, ""))
+    return build_sequence(
+        tied_network.network, tied_network.scores, "uniform", round_to, floor, fixed_groups=fixed_groups
+    )
 
 
 def check_reachable(
@@ -44,11 +46,11 @@ def check_reachable(
     Raises:
         SecateurError: it can't, or a group can't have a size that is given.
     """
-    fixed = unscored_fixed(network, sizes or {}, round_to, floor)
-    check_even(network, fixed)
+    fixed_groups = fixed_units_without_scores(network, sizes or {}, round_to, floor)
+    check_even(network, fixed_groups)
     budget = fractions_of(network, parse_keep(keep)) if keep else {}
-    counted = {unit: value for unit, value in budget.items() if unit in COUNTED}
-    unscored_sequence(network, groups, round_to, floor, fixed).first_within(counted)
+    counted_budget = {unit: value for unit, value in budget.items() if unit in COUNTED}
+    unscored_sequence(network, groups, round_to, floor, fixed_groups).fewest_steps_within(counted_budget)
 
 
 @entry_point

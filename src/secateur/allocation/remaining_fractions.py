@@ -38,8 +38,8 @@ def latency_fraction(keep: Budget, dense_ms: float) -> float | None:
 def with_latency(network: Network, keep: Budget, dense_ms: float) -> Budget:
     """Return a parsed budget in fractions alone, its time as "latency"."""
     fraction = latency_fraction(keep, dense_ms)
-    counted = {unit: value for unit, value in fractions_of(network, keep).items() if unit not in TIMES}
-    return counted if fraction is None else {**counted, LATENCY: fraction}
+    counted_budget = {unit: value for unit, value in fractions_of(network, keep).items() if unit not in TIMES}
+    return counted_budget if fraction is None else {**counted_budget, LATENCY: fraction}
 
 
 def fractions(
@@ -59,9 +59,9 @@ def fractions(
     """
     if LATENCY in units and latency is None:
         raise BudgetError(NEEDS_TIMES)
-    removed = removed_units(network, kept) if UNIT_COUNT in units else 0
+    removal_count = removed_units(network, kept) if UNIT_COUNT in units else 0
     time = 1.0 if latency is None or LATENCY not in units else latency.fraction(network.mask(kept))
-    remaining = {**counted_fractions(network, cost, removed), LATENCY: time}
+    remaining = {**counted_fractions(network, cost, removal_count), LATENCY: time}
     return {unit: remaining[unit] for unit in units}
 
 
@@ -72,26 +72,26 @@ def removed_units(network: Network, kept: Kept) -> int:
         network: the network.
         kept: the units that are kept, by group.
     """
-    gone = groups_inside(network, removed_blocks(network, network.mask(kept))) if blocks_of(network) else []
-    names = {group.name for group in gone}
-    others = (network[name].size - len(indices) for name, indices in kept.items() if name not in names)
-    return sum(others) + sum(group.size for group in gone)
+    groups_in_blocks = groups_inside(network, removed_blocks(network, network.mask(kept))) if blocks_of(network) else []
+    names = {group.name for group in groups_in_blocks}
+    removal_counts = (network[name].size - len(indices) for name, indices in kept.items() if name not in names)
+    return sum(removal_counts) + sum(group.size for group in groups_in_blocks)
 
 
-def counted_fractions(network: Network, cost: Cost, removed: int) -> dict[str, float]:
+def counted_fractions(network: Network, cost: Cost, removal_count: int) -> dict[str, float]:
     """Return the fraction of the dense network that is kept, in each of the units that are counted.
 
     Args:
         network: the network.
         cost: of the units that are kept.
-        removed: how many units are removed.
+        removal_count: how many units are removed.
     """
     dense = network.cost()
     return {
         "params": cost.params / max(dense.params, 1),
         "macs": cost.macs / max(dense.macs, 1),
         "bytes": cost.bytes / max(dense.bytes, 1),
-        "units": 1 - removed / max(network.units, 1),
+        "units": 1 - removal_count / max(network.units, 1),
     }
 
 

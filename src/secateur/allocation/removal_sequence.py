@@ -24,7 +24,7 @@ class RemovalSequence:
 
     Args:
         context: the groups that may lose units, and their sizes.
-        ranked: for each group its units in ascending order of their scores. (units of the group,)
+        rankings: for each group its units in ascending order of their scores. (units of the group,)
         order: for each step the number of the group that loses its next unit. (units,)
         folds: whether biases are added for the means of removed units.
         exchanges: whether sizes are exchanged between groups by their curves.
@@ -32,7 +32,7 @@ class RemovalSequence:
     """
 
     context: OrderContext
-    ranked: tuple[Tensor, ...]
+    rankings: tuple[Tensor, ...]
     order: np.ndarray
     folds: bool = False
     exchanges: bool = False
@@ -46,7 +46,7 @@ class RemovalSequence:
         """Return the fraction of the dense network that is kept after a number of steps, in each of these units."""
         return self._fractions_of(self.kept(steps), units)
 
-    def first_within(self, budget: Budget) -> int:
+    def fewest_steps_within(self, budget: Budget) -> int:
         """Return the fewest steps after which every budget is met.
 
         Raises:
@@ -62,7 +62,7 @@ class RemovalSequence:
                 low = middle + 1
         return low
 
-    def within(self, budget: Budget) -> dict[str, Tensor]:
+    def kept_within(self, budget: Budget) -> dict[str, Tensor]:
         """Return the units that are kept when every budget is met: after the fewest steps.
 
         Where units are removed several at once, the last ones may have saved more than was needed: what still fits is
@@ -71,34 +71,37 @@ class RemovalSequence:
         Raises:
             UnmetBudgetError: it can't be met.
         """
-        steps = self.first_within(budget)
+        steps = self.fewest_steps_within(budget)
         indices = self._size_indices(steps)
         if self.context.step > 1:
-            indices = self._filled(indices, budget)
+            indices = self._fill_budget(indices, budget)
         if self.fills:
-            indices = self._refilled(indices, list(dict.fromkeys(self.order[:steps][::-1].tolist())), budget)
+            last_first = list(dict.fromkeys(self.order[:steps][::-1].tolist()))
+            indices = self._fill_group_by_group(indices, last_first, budget)
         if self.exchanges:
             curves = [self.context.curves[group.name].numpy() for group in self.context.groups]
-            indices = exchange_units(indices, self.context.sizes, curves, lambda other: self._fits(other, budget))
+            indices = exchange_units(indices, self.context.sizes, curves, lambda trial: self._fits(trial, budget))
         return self._kept_of([int(sizes[index]) for sizes, index in self._sizes_at(indices)])
 
     def _check_reachable(self, budget: Budget) -> None:
-        least = self.remaining(len(self.order), list(budget))
-        missed = {unit: least[unit] for unit, limit in budget.items() if least[unit] > limit}
-        if missed:
+        smallest = self.remaining(len(self.order), list(budget))
+        missed_limits = {unit: smallest[unit] for unit, limit in budget.items() if smallest[unit] > limit}
+        if missed_limits:
             groups = f"{len(self.context.groups)} of {number_of(len(self.context.network.groups), 'group')}"
-            raise UnmetBudgetError.of(budget, missed, self._in_numbers(list(missed)), groups)
+            raise UnmetBudgetError.of(budget, missed_limits, self._in_numbers(list(missed_limits)), groups)
 
     def _in_numbers(self, units: Sequence[str]) -> str:
         """Return the least that can be reached in these units, in absolute numbers, where they are counted."""
-        least = self.context.network.cost(self.kept(len(self.order)), self.folds)
-        numbers = [quantity_text(unit, getattr(least, unit)) for unit in units if unit in ("params", "macs", "bytes")]
+        smallest_cost = self.context.network.cost(self.kept(len(self.order)), self.folds)
+        numbers = [
+            quantity_text(unit, getattr(smallest_cost, unit)) for unit in units if unit in ("params", "macs", "bytes")
+        ]
         return f" ({', '.join(numbers)})" if numbers else ""
 
     def _size_indices(self, steps: int) -> list[int]:
         """Return for each group the index of its size after a number of steps."""
-        removed = np.bincount(self.order[:steps], minlength=len(self.context.groups))
-        triples = zip(self.context.groups, self.context.sizes, removed.tolist(), strict=True)
+        removal_counts = np.bincount(self.order[:steps], minlength=len(self.context.groups))
+        triples = zip(self.context.groups, self.context.sizes, removal_counts.tolist(), strict=True)
         return [int(np.searchsorted(sizes, group.size - count)) for group, sizes, count in triples]
 
     def _sizes_at(self, indices: Sequence[int]) -> "zip[tuple[np.ndarray, int]]":
@@ -106,8 +109,8 @@ class RemovalSequence:
 
     def _kept_of(self, counts: Sequence[int]) -> dict[str, Tensor]:
         kept = {
-            group.name: ranked[group.size - count :].sort().values
-            for group, ranked, count in zip(self.context.groups, self.ranked, counts, strict=True)
+            group.name: ranking[group.size - count :].sort().values
+            for group, ranking, count in zip(self.context.groups, self.rankings, counts, strict=True)
         }
         return {**kept, **self.context.base}
 
@@ -115,31 +118,31 @@ class RemovalSequence:
         network = self.context.network
         return fractions(network, kept, network.cost(kept, self.folds), units, self.context.latency)
 
-    def _filled(self, indices: Sequence[int], budget: Budget) -> list[int]:
+    def _fill_budget(self, indices: Sequence[int], budget: Budget) -> list[int]:
         """Give back what still fits the budget, to those groups first that lost units last."""
         last_first = list(dict.fromkeys(self.order[::-1].tolist()))
-        filled = list(indices)
+        larger_indices = list(indices)
         while any(map(self._is_coarse, last_first)):
-            larger = ([index + (n == number) for n, index in enumerate(filled)] for number in last_first)
-            fitting = next((other for other in larger if self._fits(other, budget)), None)
+            larger = ([index + (n == number) for n, index in enumerate(larger_indices)] for number in last_first)
+            fitting = next((trial for trial in larger if self._fits(trial, budget)), None)
             if fitting is None:
                 break
-            filled = fitting
-        return filled
+            larger_indices = fitting
+        return larger_indices
 
-    def _refilled(self, indices: Sequence[int], order: Sequence[int], budget: Budget) -> list[int]:
+    def _fill_group_by_group(self, indices: Sequence[int], order: Sequence[int], budget: Budget) -> list[int]:
         """Give back as many units as fit the budget, to one group after another in an order of their numbers."""
-        filled = list(indices)
+        larger_indices = list(indices)
         for number in order:
-            fitting, most = filled[number], len(self.context.sizes[number]) - 1
-            while fitting < most:
-                middle = (fitting + most + 1) // 2
-                if self._fits([*filled[:number], middle, *filled[number + 1 :]], budget):
+            fitting, largest = larger_indices[number], len(self.context.sizes[number]) - 1
+            while fitting < largest:
+                middle = (fitting + largest + 1) // 2
+                if self._fits([*larger_indices[:number], middle, *larger_indices[number + 1 :]], budget):
                     fitting = middle
                 else:
-                    most = middle - 1
-            filled[number] = fitting
-        return filled
+                    largest = middle - 1
+            larger_indices[number] = fitting
+        return larger_indices
 
     def _is_coarse(self, number: int) -> bool:
         """Return whether units of a group are removed several at once."""
@@ -152,10 +155,10 @@ class RemovalSequence:
             return False
         counts = [int(sizes[index]) for sizes, index in self._sizes_at(indices)]
         network = self.context.network
-        removed = sum(group.size for group in self.context.groups) - sum(counts)
-        removed += self._removed_beside
-        counted = counted_fractions(network, self._costs.cost(np.array(counts)), removed)
-        if not _meets_budget({unit: value for unit, value in counted.items() if unit in budget}, budget):
+        removal_count = sum(group.size for group in self.context.groups) - sum(counts)
+        removal_count += self._removed_beside
+        kept_fractions = counted_fractions(network, self._costs.cost(np.array(counts)), removal_count)
+        if not _meets_budget({unit: value for unit, value in kept_fractions.items() if unit in budget}, budget):
             return False
         return _meets_budget(self._fractions_of(self._kept_of(counts), list(budget)), budget)
 

@@ -13,9 +13,7 @@ from secateur.files.state_memo import State, StateMemo, key_of
 from secateur.importance.scores import Scores
 
 
-def recalled_plan(
-    results: StateMemo, network: Network, scores: Scores, keep: Budget, choose: Callable[[], Plan]
-) -> Plan:
+def recall_plan(results: StateMemo, network: Network, scores: Scores, keep: Budget, choose: Callable[[], Plan]) -> Plan:
     """Return the plan that was chosen before, or choose it and keep it.
 
     Args:
@@ -25,15 +23,15 @@ def recalled_plan(
         keep: the budget.
         choose: chooses the plan.
     """
-    chosen: list[Plan] = []
+    new_plans: list[Plan] = []
 
     def compute() -> State:
-        chosen.append(choose())
-        return _state_of(chosen[0])
+        new_plans.append(choose())
+        return _state_of(new_plans[0])
 
     values = {name: group_scores.values for name, group_scores in scores.items()}
     state = results.recall(key_of("plan", dict(keep), values), compute)
-    return chosen[0] if chosen else _plan_of(state, network, scores)
+    return new_plans[0] if new_plans else _plan_of(state, network, scores)
 
 
 def _state_of(plan: Plan) -> State:

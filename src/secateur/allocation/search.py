@@ -9,9 +9,9 @@ import torch
 from secateur.allocation.candidate_plans import (
     Candidate,
     distinct_candidates,
-    may_be_nearest,
+    indices_near_best,
     preferred_candidate,
-    ranked_by_evidence,
+    rank_by_evidence,
 )
 from secateur.allocation.candidates import FEWEST
 from secateur.allocation.compared_examples import compared_examples
@@ -38,24 +38,24 @@ class PlanSearch:
 
     Args:
         simulator: tries plans.
-        tied: the network that is planned for, and the scores of its units.
+        tied_network: the network that is planned for, and the scores of its units.
         config: the settings.
         latency: this machine's times, for budgets in time.
         allocations: the allocations to try.
-        fixed: the units that are kept of groups whose sizes are given, by group.
+        fixed_groups: the units that are kept of groups whose sizes are given, by group.
     """
 
     simulator: PlanSimulator
-    tied: TiedNetwork
+    tied_network: TiedNetwork
     config: PruneConfig
     latency: LatencyTable | None
     allocations: Sequence[Allocation]
-    fixed: Kept = field(default_factory=dict)
+    fixed_groups: Kept = field(default_factory=dict)
 
     @property
     def scores(self) -> Scores:
         """The scores of the units."""
-        return self.tied.scores
+        return self.tied_network.scores
 
     @cached_property
     def quick(self) -> PlanSimulator:
@@ -66,12 +66,12 @@ class PlanSearch:
         """Plan by one allocation."""
         if allocation.whole:
             try:
-                return self._plan_around(keep, allocation)
+                return self._plan_without_kinds(keep, allocation)
             except BudgetError:  # other groups alone don't save as much
                 pass
         return self._plan(keep, allocation, self.scores)
 
-    def _plan_around(self, keep: Budget, allocation: Allocation) -> Plan:
+    def _plan_without_kinds(self, keep: Budget, allocation: Allocation) -> Plan:
         """Plan so that groups of some kinds lose no unit."""
         groups, sizes = dict[str, GroupScores](), dict[str, int]()
         for name in self.scores:
@@ -80,14 +80,15 @@ class PlanSearch:
                 sizes[name] = group.size
             else:
                 groups[name] = self.scores[name]
-        chosen = self._plan(keep, allocation, replace(self.scores, groups=groups, of=""))
-        return replace(chosen, kept={**chosen.kept, **{name: torch.arange(size) for name, size in sizes.items()}})
+        plan = self._plan(keep, allocation, replace(self.scores, groups=groups, of=""))
+        return replace(plan, kept={**plan.kept, **{name: torch.arange(size) for name, size in sizes.items()}})
 
     def _plan(self, keep: Budget, allocation: Allocation, scores: Scores) -> Plan:
         config = self.config
         rules = SizeRules(
-            config.multiple, config.floor, self.latency, self.fixed, config.filled_target, self.tied.is_tied
-        )
+            config.multiple, config.floor, self.latency, self.fixed_groups, config.filled_target,
+            self.tied_network.is_tied,
+        )  # fmt: skip
         return plan_sizes(self.simulator.network, scores, keep, allocation, rules)
 
     def best_of_allocations(self, keep: Budget) -> Candidate:
@@ -100,35 +101,35 @@ class PlanSearch:
             Candidate(self.plan(keep, allocation), allocation) for allocation in self.allocations
         )
         if self.latency is not None:  # the time of other sizes is that of the next that fill
-            candidates = list(self._filling(keep, self.allocations)) or candidates
+            candidates = list(self._filling_candidates(keep, self.allocations)) or candidates
         if len(candidates) > 1:
-            candidates = self._simulate(candidates)
-        ranked = ranked_by_evidence(candidates)
+            candidates = self._simulate_all(candidates)
+        ranking = rank_by_evidence(candidates)
         is_complete = len(candidates) == 1 or all(candidate.first_losses is not None for candidate in candidates)
         if self.latency is not None or not is_complete:
-            return ranked[0]
-        return self._with_filled_kernels(keep, ranked)
+            return ranking[0]
+        return self._with_filled_kernels(keep, ranking)
 
-    def _with_filled_kernels(self, keep: Budget, ranked: Sequence[Candidate]) -> Candidate:
+    def _with_filled_kernels(self, keep: Budget, ranking: Sequence[Candidate]) -> Candidate:
         """Return the best plan of any sizes, or one whose sizes fill the device's kernels.
 
         Args:
             keep: the budget.
-            ranked: plans of any sizes, the best first.
+            ranking: plans of any sizes, the best first.
         """
-        best = ranked[0]
-        filling = list(self._filling(keep, [candidate.allocation for candidate in ranked[:MOST_FILLED]]))
-        same = [candidate for candidate in filling if candidate.counts == best.counts]
-        if same:
+        best = ranking[0]
+        filling = list(self._filling_candidates(keep, [candidate.allocation for candidate in ranking[:MOST_FILLED]]))
+        equal_sizes = [candidate for candidate in filling if candidate.counts == best.counts]
+        if equal_sizes:
             note = f"sizes fill steps of {self._step} channels as far as they can: the best plan of any sizes does, too"
-            return same[0]._replace(losses=best.losses).with_note(note)
+            return equal_sizes[0]._replace(losses=best.losses).with_note(note)
         if not filling:
             return best
         if best.first_losses is None:  # alone: a plan that fills kernels may be farther, as it is faster
-            (best,) = self._simulate([best])
+            (best,) = self._simulate_all([best])
         elif best.losses is None:
-            best = self.simulated(best)
-        nearest = min(self._simulate(filling), key=lambda candidate: candidate.rank)
+            best = self.simulate(best)
+        nearest = min(self._simulate_all(filling), key=lambda candidate: candidate.rank)
         return best if best.losses is None or nearest.losses is None else preferred_candidate(best, nearest)
 
     @property
@@ -141,7 +142,7 @@ class PlanSearch:
         """The channels that kernels of the device work on at once."""
         return channel_step(self.config.filled_target, self.simulator.network.device).size
 
-    def _filling(self, keep: Budget, allocations: Sequence[Allocation]) -> Iterator[Candidate]:
+    def _filling_candidates(self, keep: Budget, allocations: Sequence[Allocation]) -> Iterator[Candidate]:
         """Yield plans by these allocations whose sizes fill the device's kernels, each once, within the budget."""
         if not self.prefers_filling:
             return
@@ -156,23 +157,23 @@ class PlanSearch:
                 counts.add(candidate.counts)
                 yield candidate
 
-    def _simulate(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+    def _simulate_all(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Return the candidates with their divergences, as far as there is time.
 
         Those that are clearly farther than another on the first fold of examples are not simulated on the others.
         """
-        simulated = list(candidates)
+        results = list(candidates)
         description = f"{len(candidates)} simulations of allocations"
         for number in self._in_time(range(len(candidates)), description):
             self.quick.measure_ahead((candidate.plan.kept for candidate in candidates[number:]), [FIRST_FOLD])
-            first = self.quick.divergences_of(FIRST_FOLD, candidates[number].plan.kept)
-            simulated[number] = candidates[number]._replace(first_losses=first, temperature=self.quick.temperature)
-        nearest_first = may_be_nearest(simulated)
+            first_losses = self.quick.divergences_of(FIRST_FOLD, candidates[number].plan.kept)
+            results[number] = candidates[number]._replace(first_losses=first_losses, temperature=self.quick.temperature)
+        nearest_first = indices_near_best(results)
         description = f"{len(nearest_first)} of these on the other half of the examples"
         for rank, number in enumerate(self._in_time(nearest_first, description)):
-            self.quick.measure_ahead((simulated[other].plan.kept for other in nearest_first[rank:]), [OTHER_FOLDS])
-            simulated[number] = self.simulated(simulated[number])
-        return simulated
+            self.quick.measure_ahead((results[index].plan.kept for index in nearest_first[rank:]), [OTHER_FOLDS])
+            results[number] = self.simulate(results[number])
+        return results
 
     def _in_time(self, numbers: Sequence[int], description: str) -> Iterator[int]:
         """Yield the numbers of plans to simulate, as long as there is time for another one.
@@ -182,15 +183,15 @@ class PlanSearch:
             description: how many simulations these are, in words.
         """
         time, longest = self.config.time, 0.0
-        for simulated_count, number in enumerate(track(numbers, "simulated plans")):
+        for count, number in enumerate(track(numbers, "simulated plans")):
             if time.is_spent(SIMULATIONS, ahead=longest):
-                time.leave_out(f"{len(numbers) - simulated_count} of {description}")
+                time.leave_out(f"{len(numbers) - count} of {description}")
                 return
             start = time.elapsed
             yield number
             longest = max(longest, time.elapsed - start)
 
-    def simulated(self, candidate: Candidate) -> Candidate:
+    def simulate(self, candidate: Candidate) -> Candidate:
         """Return a candidate with its divergences."""
-        losses = self.quick.divergences(candidate.plan.kept, first=candidate.first_losses)
+        losses = self.quick.divergences(candidate.plan.kept, first_losses=candidate.first_losses)
         return candidate._replace(losses=losses, temperature=self.quick.temperature)

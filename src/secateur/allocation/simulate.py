@@ -29,7 +29,7 @@ FIRST_FOLD, OTHER_FOLDS, ALL_FOLDS = slice(0, 1), slice(1, None), slice(0, None)
 
 
 class PlanSimulator:
-    """A network and examples to try plans on, in folds of examples to refit with and others to judge by.
+    """Simulate plans without cutting; each fold has examples to refit with, and others to evaluate with.
 
     Args:
         calibration: the traced network and the examples.
@@ -40,16 +40,17 @@ class PlanSimulator:
     def __init__(self, calibration: Calibration, means: Means | None = None, results: StateMemo | None = None) -> None:
         self.network, self._microbatches, self._means = calibration.network, calibration.microbatches, means
         fitted = self._execution(calibration.fitted, FITTED_MEMORY)
-        self.judge_by([Fold(fitted, self._execution(calibration.held_out, HELD_OUT_MEMORY))])
+        self.set_folds([Fold(fitted, self._execution(calibration.held_out, HELD_OUT_MEMORY))])
         self.choice: Choice | None = None  # how layers are solved for: by default as rows held out say
         self._layers = layers_of(self.network) if means is None else []
         self._results = results or StateMemo()
         self._start: Node | None = None  # the operator that the dense network is to be run to
 
     def _execution(self, microbatches: Sequence[Batch], memory_share: float) -> PairedExecution:
-        return PairedExecution(EmbeddedPrunedNetwork.whole(self.network, {}), microbatches, int(MEMORY * memory_share))
+        dense = EmbeddedPrunedNetwork.of_kept(self.network, {})
+        return PairedExecution(dense, microbatches, int(MEMORY * memory_share))
 
-    def judge_by(self, folds: Sequence[Fold]) -> None:
+    def set_folds(self, folds: Sequence[Fold]) -> None:
         """Replace the folds of examples."""
         self.folds, self._judgement = folds, DenseJudgement(self.network, folds)
 
@@ -69,9 +70,9 @@ class PlanSimulator:
         Layers get one ridge. Each half of the examples judges a refit on the other half, so that all of them judge and
         none judges what it was fitted to. Examples that can't be divided serve for both.
         """
-        quick = self._on(spread_microbatches(self._microbatches, examples), COMPARING)
-        within, memory = self.fitted.within, self.fitted.memory + self.held_out.memory
-        quick.judge_by(crossed_folds(within, quick._microbatches, memory))
+        quick = self._on_examples(spread_microbatches(self._microbatches, examples), COMPARING)
+        cut_network, memory = self.fitted.cut_network, self.fitted.memory + self.held_out.memory
+        quick.set_folds(crossed_folds(cut_network, quick._microbatches, memory))
         return quick
 
     def quick_held_out(self, examples: int) -> "PlanSimulator":
@@ -84,15 +85,15 @@ class PlanSimulator:
             examples: the most examples.
         """
         fold = quick_fold(self.folds[0], examples)
-        quick = self._on([*fold.fitted.microbatches, *fold.held_out.microbatches], MEASURING)
-        quick.judge_by([fold])
+        quick = self._on_examples([*fold.fitted.microbatches, *fold.held_out.microbatches], MEASURING)
+        quick.set_folds([fold])
         return quick
 
-    def _on(self, microbatches: Sequence[Batch], choice: Choice) -> "PlanSimulator":
+    def _on_examples(self, microbatches: Sequence[Batch], choice: Choice) -> "PlanSimulator":
         """Return a copy on some of the examples, taken from all over them: they may be in an order of their own."""
-        other = copy(self)
-        other._microbatches, other.choice = microbatches, choice
-        return other
+        simulator = copy(self)
+        simulator._microbatches, simulator.choice = microbatches, choice
+        return simulator
 
     def reach(self, node: Node) -> None:
         """Let plans that change nothing before an operator start there; the dense network runs once up to it."""
@@ -124,11 +125,11 @@ class PlanSimulator:
         self._start = None
         for number in range(len(self.folds))[folds]:
             fold = self.folds[number]
-            pruned = EmbeddedPrunedNetwork.whole(self.network, kept, self._means, self.fitted.within.layers)
-            held_out = fold.refitted(pruned, self._layers if layers is None else layers, self.choice)
-            known = self._judgement.outputs(number)
-            outputs = held_out.outputs() if known is None else zip(known, held_out.cut_outputs(), strict=True)
-            for batch, (dense, cut) in zip(held_out.microbatches, outputs, strict=True):
+            cut_network = EmbeddedPrunedNetwork.of_kept(self.network, kept, self._means, self.fitted.cut_network.layers)
+            held_out = fold.refit(cut_network, self._layers if layers is None else layers, self.choice)
+            dense_side = self._judgement.outputs(number)
+            pairs = held_out.outputs() if dense_side is None else zip(dense_side, held_out.cut_outputs(), strict=True)
+            for batch, (dense, cut) in zip(held_out.microbatches, pairs, strict=True):
                 yield OutputPair(batch, dense, cut, self._judgement.scales)
 
     @property
@@ -137,32 +138,33 @@ class PlanSimulator:
         return sum(batch.size or 1 for batch in self._microbatches)
 
     def divergences(
-        self, kept: Kept, layers: Sequence[LinearLayer] | None = None, first: Tensor | None = None
+        self, kept: Kept, layers: Sequence[LinearLayer] | None = None, first_losses: Tensor | None = None
     ) -> Tensor:
         """Return the divergence of each example held out, at the temperature for comparisons, (examples,).
 
         Args:
             kept: the units that are kept, by group.
             layers: those that are refitted; all by default.
-            first: those of the first fold, if they are known.
+            first_losses: those of the first fold, if they are known.
         """
-        first = self.divergences_of(FIRST_FOLD, kept, layers) if first is None else first
-        return torch.cat([first, self.divergences_of(OTHER_FOLDS, kept, layers)]) if len(self.folds) > 1 else first
+        losses = [self.divergences_of(FIRST_FOLD, kept, layers) if first_losses is None else first_losses]
+        losses += [self.divergences_of(OTHER_FOLDS, kept, layers)] if len(self.folds) > 1 else []
+        return torch.cat(losses)
 
     def divergences_of(self, folds: slice, kept: Kept, layers: Sequence[LinearLayer] | None = None) -> Tensor:
         """Return the divergences of the examples held out of some folds, (examples,)."""
-        return self.recall(f"{folds}", kept, layers, partial(self._measured, kept, layers, folds))
+        return self.recall(f"{folds}", kept, layers, partial(self._measure_divergences, kept, layers, folds))
 
-    def _measured(self, kept: Kept, layers: Sequence[LinearLayer] | None, folds: slice) -> Tensor:
+    def _measure_divergences(self, kept: Kept, layers: Sequence[LinearLayer] | None, folds: slice) -> Tensor:
         pairs = self.outputs(kept, layers, folds)
         return torch.cat([pair.divergences(pair.small, self.temperature) for pair in pairs])
 
     def measure_ahead(self, plans: Iterable[Kept], shares: Sequence[slice] = (FIRST_FOLD, OTHER_FOLDS)) -> None:
-        """Measure the first of these plans, which are asked for next, one in each process that shares the work."""
-        first = list(islice(plans, process_count() if is_shared() else 0))
-        tasks = [(kept, None, folds) for folds in shares if self.folds[folds] for kept in first]
+        """Measure the first of these plans ahead, one in each process that shares the work."""
+        next_plans = list(islice(plans, process_count() if is_shared() else 0))
+        tasks = [(kept, None, folds) for folds in shares if self.folds[folds] for kept in next_plans]
         keys = [self._key(str(folds), kept, layers) for kept, layers, folds in tasks]
-        computations = [partial(_numbers_state, partial(self._measured, *task)) for task in tasks]
+        computations = [partial(_numbers_state, partial(self._measure_divergences, *task)) for task in tasks]
         self._results.compute_ahead("simulated plans", dict(zip(keys, computations, strict=True)))
 
     @property

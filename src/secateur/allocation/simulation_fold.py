@@ -48,37 +48,37 @@ class Fold:
     held_out: PairedExecution
     rows_share: float = 1.0
 
-    def refitted(
-        self, pruned: EmbeddedPrunedNetwork, layers: Iterable[LinearLayer], choice: Choice | None
+    def refit(
+        self, cut_network: EmbeddedPrunedNetwork, layers: Iterable[LinearLayer], choice: Choice | None
     ) -> PairedExecution:
         """Refit layers of a cut network, and return its execution on the examples that judge it.
 
         Args:
-            pruned: the cut network, whose weights are changed.
+            cut_network: the cut network, whose weights are changed.
             layers: those to refit, in the order in which they run.
             choice: how they are solved for, from the rows of a quick refit; None to choose by rows held out of all.
         """
-        fitted = self.fitted.fork(pruned)
-        held_out = fitted if self.held_out is self.fitted else self.held_out.fork(pruned)
+        fitted = self.fitted.fork(cut_network)
+        held_out = fitted if self.held_out is self.fitted else self.held_out.fork(cut_network)
         with own_warnings_dropped():
             refit_behind_cut(fitted, layers, choice, self.rows_share)
         return held_out
 
 
 def quick_execution(
-    within: EmbeddedPrunedNetwork, microbatches: Sequence[Batch], memory: int, rows_share: float = 1.0
+    cut_network: EmbeddedPrunedNetwork, microbatches: Sequence[Batch], memory: int, rows_share: float = 1.0
 ) -> PairedExecution:
     """Return an execution whose quick refits share what they read of the dense network.
 
     Args:
-        within: the dense network.
+        cut_network: the dense network, of which nothing is cut.
         microbatches: the examples.
         memory: the number of bytes that values between operators may take.
         rows_share: the fraction of the rows of a quick refit that is read.
     """
     sizes = [microbatch.size or 1 for microbatch in microbatches]
-    known = KnownDenseRows(int(MEMORY * KNOWN_MEMORY * rows_share), sizes, rows_share)
-    return PairedExecution(within, microbatches, memory, known)
+    known_rows = KnownDenseRows(int(MEMORY * KNOWN_MEMORY * rows_share), sizes, rows_share)
+    return PairedExecution(cut_network, microbatches, memory, known_rows)
 
 
 def quick_fold(fold: Fold, examples: int) -> Fold:
@@ -91,25 +91,25 @@ def quick_fold(fold: Fold, examples: int) -> Fold:
     count = min(examples // 3, MOST_HELD_OUT)
     fitted = spread_microbatches(fold.fitted.microbatches, examples - count)
     held_out = spread_microbatches(fold.held_out.microbatches, count)
-    judging = PairedExecution(fold.held_out.within, held_out, fold.held_out.memory)
-    return Fold(quick_execution(fold.fitted.within, fitted, fold.fitted.memory), judging)
+    judging = PairedExecution(fold.held_out.cut_network, held_out, fold.held_out.memory)
+    return Fold(quick_execution(fold.fitted.cut_network, fitted, fold.fitted.memory), judging)
 
 
-def crossed_folds(within: EmbeddedPrunedNetwork, microbatches: Sequence[Batch], memory: int) -> list[Fold]:
+def crossed_folds(cut_network: EmbeddedPrunedNetwork, microbatches: Sequence[Batch], memory: int) -> list[Fold]:
     """Return two folds, in each of which one half of the examples judges what is refitted on the other half.
 
     Examples that can't be divided serve for both in one fold.
 
     Args:
-        within: the dense network.
+        cut_network: the dense network, of which nothing is cut.
         microbatches: the examples.
         memory: the number of bytes that values between operators may take.
     """
     halves = split_halves(microbatches)
     if halves is None:
-        both = quick_execution(within, microbatches, memory)
-        return [Fold(both, both)]
-    first, second = (quick_execution(within, half, memory // 2, HALF) for half in halves)
+        execution = quick_execution(cut_network, microbatches, memory)
+        return [Fold(execution, execution)]
+    first, second = (quick_execution(cut_network, half, memory // 2, HALF) for half in halves)
     return [Fold(first, second, HALF), Fold(second, first, HALF)]
 
 
@@ -142,13 +142,13 @@ class DenseJudgement:
     def _late_states(self) -> list[list[RunState]]:
         """The last small values, by fold and microbatch; no fold where they are too large to be kept."""
         program = self._network.program
-        late = last_small_position(program, SMALL)
+        position = last_small_position(program, SMALL)
         fixed, size, by_fold = program.fixed(), 0, list[list[RunState]]()
         for fold in self._folds:
             cursor, states = ProgramCursor(program, fold.held_out.microbatches), list[RunState]()
             for number in range(len(cursor.microbatches)):
-                (start,) = cursor.start(number, (late,))
-                states.append(cursor.advance(start, late, fixed))
+                (start,) = cursor.start(number, (position,))
+                states.append(cursor.advance(start, position, fixed))
                 size += bytes_of_tensors(list(states[-1].values.values()))
                 if size > LATE_BYTES:
                     return []
@@ -175,22 +175,22 @@ class DenseJudgement:
     @torch.no_grad()
     def scales(self) -> list[Tensor]:
         """The mean squares of the outputs, as `output_scales` returns them; of one batch where they are too large."""
-        batch, known = self._folds[0].held_out.microbatches[0], self._known_outputs
-        scores = (with_named_scores(output, batch.has_token_scores) for output in known)
-        return output_scales(scores, has_real_targets(batch, known[0]))
+        batch, outputs = self._folds[0].held_out.microbatches[0], self._known_outputs
+        scores = (with_named_scores(output, batch.has_token_scores) for output in outputs)
+        return output_scales(scores, has_real_targets(batch, outputs[0]))
 
     @cached_property
     @torch.no_grad()
     def temperature(self) -> float:
         """The temperature at which outputs are compared where they were not fitted."""
-        first = self._folds[0]
-        if first.held_out is first.fitted:  # what a refit leaves of class scores is what softening measures
+        fold = self._folds[0]
+        if fold.held_out is fold.fitted:  # what a refit leaves of class scores is what softening measures
             return comparison_temperature([])
-        has_token_scores = first.held_out.microbatches[0].has_token_scores
+        has_token_scores = fold.held_out.microbatches[0].has_token_scores
         return comparison_temperature(with_named_scores(output, has_token_scores) for output in self._known_outputs)
 
     @cached_property
     def _known_outputs(self) -> list[Any]:
         """The outputs for all batches that judge plans, or for one of them where they are too large to be kept."""
-        known = [output for fold in self._outputs for output in fold]
-        return known or dense_outputs(self._network, self._folds[0].held_out.microbatches[:1])
+        outputs = [output for fold in self._outputs for output in fold]
+        return outputs or dense_outputs(self._network, self._folds[0].held_out.microbatches[:1])

@@ -58,8 +58,8 @@ class TiedNetwork:
         for name, steps in self.steps.items():
             if self.names[name] in plan.kept:
                 kept[name] = torch.nonzero(torch.isin(steps, plan.kept[self.names[name]])).flatten()
-        ordered = {group.name: kept[group.name] for group in self.source.groups if group.name in kept}
-        return replace(plan, network=self.source, kept=ordered)
+        ordered_kept = {group.name: kept[group.name] for group in self.source.groups if group.name in kept}
+        return replace(plan, network=self.source, kept=ordered_kept)
 
 
 def tie_groups(network: Network, scores: Scores) -> TiedNetwork:
@@ -73,16 +73,16 @@ def tie_groups(network: Network, scores: Scores) -> TiedNetwork:
     if not layout:
         return TiedNetwork(network, network, scores, {}, {})
     ties = [tie for tie in layout if all(name in scores for name in tie.groups)]
-    whole = {name for tie in layout if tie not in ties for name in tie.groups}
-    free = {name: values for name, values in scores.groups.items() if name not in whole}
+    names_of_whole = {name for tie in layout if tie not in ties for name in tie.groups}
+    free_scores = {name: values for name, values in scores.groups.items() if name not in names_of_whole}
     steps = {
         name: _steps_of(scores[name].values, network[name].size // tie.steps) for tie in ties for name in tie.groups
     }
     names = {name: tie.groups[0] for tie in ties for name in tie.groups}
-    tied = {tie.groups[0]: GroupScores.exact(_step_scores(tie, scores, steps)) for tie in ties}
-    groups = {**{name: values for name, values in free.items() if name not in names}, **tied}
-    merged = _merged(network, ties, steps)
-    return TiedNetwork(network, merged, replace(scores, groups=groups, of=""), steps, names)
+    tied_scores = {tie.groups[0]: GroupScores.exact(_step_scores(tie, scores, steps)) for tie in ties}
+    groups = {**{name: values for name, values in free_scores.items() if name not in names}, **tied_scores}
+    merged_network = _merge_ties(network, ties, steps)
+    return TiedNetwork(network, merged_network, replace(scores, groups=groups, of=""), steps, names)
 
 
 def _steps_of(values: Tensor, units: int) -> Tensor:
@@ -106,10 +106,10 @@ def _step_scores(tie: TiedGroups, scores: Scores, steps: Mapping[str, Tensor]) -
     return total
 
 
-def _merged(network: Network, ties: Sequence[TiedGroups], steps: Mapping[str, Tensor]) -> Network:
+def _merge_ties(network: Network, ties: Sequence[TiedGroups], steps: Mapping[str, Tensor]) -> Network:
     """Return the network in which each tie is one group, in the place of its first group."""
     tie_of = {tie.groups[0]: tie for tie in ties}
-    tied = {name for tie in ties for name in tie.groups}
+    tied_names = {name for tie in ties for name in tie.groups}
     number = torch.full((network.units + 1,), -1)
     groups, offset = [], 0
     for group in network.groups:
@@ -118,7 +118,7 @@ def _merged(network: Network, ties: Sequence[TiedGroups], steps: Mapping[str, Te
             for name in tie.groups:
                 number[network[name].span] = offset + steps[name]
             groups.append(_tied_group(network, tie))
-        elif group.name not in tied:
+        elif group.name not in tied_names:
             number[group.span] = torch.arange(offset, offset + group.size)
             groups.append(group)
         else:

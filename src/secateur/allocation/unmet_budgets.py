@@ -37,9 +37,9 @@ class UnmetBudgetError(BudgetError):
             groups: how many groups may lose units, in words.
             dense_ms: the milliseconds of the dense network, for a budget in milliseconds.
         """
-        least = ", ".join(_reachable_text(keep, unit, value, dense_ms) for unit, value in reachable.items())
+        smallest = ", ".join(_reachable_text(keep, unit, value, dense_ms) for unit, value in reachable.items())
         message = (
-            f"keep={dict(keep)} can't be met: the smallest reachable is {least}{numbers} with {groups}, floor, "
+            f"keep={dict(keep)} can't be met: the smallest reachable is {smallest}{numbers} with {groups}, floor, "
             "round_to and sizes as given; ask for more, lower the floor, or see what is frozen with print(network)"
         )
         return UnmetBudgetError(message, reachable, numbers, groups)
@@ -54,10 +54,10 @@ def _reachable_text(keep: Budget, unit: str, fraction: float, dense_ms: float | 
     if unit == LATENCY and SPEEDUP in keep:
         return f"{SPEEDUP} {math.floor(100 / max(fraction, 1e-9)) / 100:g}"
     if unit == LATENCY and MILLISECONDS in keep and dense_ms is not None:
-        return f"{MILLISECONDS} {_rounded_up(fraction * dense_ms, 1e3):g}"
+        return f"{MILLISECONDS} {_round_up(fraction * dense_ms, 1e3):g}"
     name = (timed_phase(keep) or unit) if unit == LATENCY else unit
-    return f"{name} {_rounded_up(fraction, 1e4):g}"
+    return f"{name} {_round_up(fraction, 1e4):g}"
 
 
-def _rounded_up(value: float, digits: float) -> float:
+def _round_up(value: float, digits: float) -> float:
     return math.ceil(value * digits) / digits

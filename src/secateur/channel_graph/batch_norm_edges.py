@@ -33,9 +33,9 @@ def with_norms_in_layers(
     without_factors = []
     for block in blocks:
         if rule_named(block.operator).norm == "batch":
-            read = block.sources[:, 0]
-            factors[read[is_movable[read]]] = block.values[is_movable[read], 0]
-            block = replace(block, values=block.values.masked_fill(is_movable[read][:, None], 0.0))
+            input_channels = block.sources[:, 0]
+            factors[input_channels[is_movable[input_channels]]] = block.values[is_movable[input_channels], 0]
+            block = replace(block, values=block.values.masked_fill(is_movable[input_channels][:, None], 0.0))
         without_factors.append(block)
     return tuple(_scale_block(block, factors) if block.layer is not None else block for block in without_factors)
 

@@ -95,12 +95,12 @@ class ChannelGraphBuilder:
         """
         rows = squeeze_expanded(numbers, keep=dim).movedim(dim, 0).reshape(numbers.shape[dim], -1)
         channels = rows[:, 0].clone()
-        mixed = torch.nonzero((rows != rows[:, :1]).any(1)).flatten()
-        if not len(mixed):
+        mixed_rows = torch.nonzero((rows != rows[:, :1]).any(1)).flatten()
+        if not len(mixed_rows):
             return channels
-        components = [distinct[distinct > NO_CHANNEL] for distinct in (torch.unique(row) for row in rows[mixed])]
+        components = [distinct[distinct > NO_CHANNEL] for distinct in (torch.unique(row) for row in rows[mixed_rows])]
         sources = padded_rows(components)
-        channels[mixed] = self.add(node, sources, torch.where(sources > NO_CHANNEL, 0.0, -torch.inf))
+        channels[mixed_rows] = self.add(node, sources, torch.where(sources > NO_CHANNEL, 0.0, -torch.inf))
         return channels
 
     def _new_map(self, shape: torch.Size) -> Tensor:
@@ -114,10 +114,10 @@ class ChannelGraphBuilder:
 
 def padded_rows(rows: list[Tensor]) -> Tensor:
     """Stack rows of different lengths, filled up with `NO_CHANNEL` (rows, longest)."""
-    stacked = torch.full((len(rows), max(map(len, rows))), NO_CHANNEL, dtype=torch.long)
-    for target, row in zip(stacked, rows, strict=True):
+    padded = torch.full((len(rows), max(map(len, rows))), NO_CHANNEL, dtype=torch.long)
+    for target, row in zip(padded, rows, strict=True):
         target[: len(row)] = row
-    return stacked
+    return padded
 
 
 def is_tensor_shape(value: Any) -> bool:

@@ -99,9 +99,9 @@ class Chains:
         block, sources, values = self.blocks[number], self.sources[number], self.values[number]
         if not self._prunable[number] and block.begins:
             self.start[block.span] = np.maximum((self.start[sources] + values).max(1), 0)
-        reached = self._best_before(number, sources) + values
-        self._choice[block.span] = np.where(np.isfinite(reached.max(1)), reached.argmax(1), NO_EDGE)
-        self.best[block.span] = reached.max(1)
+        chain_values = self._best_before(number, sources) + values
+        self._choice[block.span] = np.where(np.isfinite(chain_values.max(1)), chain_values.argmax(1), NO_EDGE)
+        self.best[block.span] = chain_values.max(1)
 
     def _best_before(self, number: int, sources: np.ndarray | int) -> np.ndarray:
         """Return the value of the best chain that edges of a block can continue, by the edges' sources."""
@@ -130,10 +130,10 @@ class Chains:
             elif self._best_before(number, source) + self.values[number][row, edge] == self.best[current]:
                 self._exact_at[stack.pop()] = self.taken
             else:
-                reached = self._best_before(number, self.sources[number][row]) + self.values[number][row]
-                best_edge = int(reached.argmax())
-                self.best[current] = reached[best_edge]
-                self._choice[current] = best_edge if np.isfinite(reached[best_edge]) else NO_EDGE
+                chain_values = self._best_before(number, self.sources[number][row]) + self.values[number][row]
+                best_edge = int(chain_values.argmax())
+                self.best[current] = chain_values[best_edge]
+                self._choice[current] = best_edge if np.isfinite(chain_values[best_edge]) else NO_EDGE
 
     def _kernels(self, channel: int) -> list[tuple[int, int, int]]:
         """Return the kernels of the best chain that ends in a channel, from its end."""

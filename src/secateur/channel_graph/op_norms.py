@@ -44,12 +44,12 @@ def operator_norms(weight: Tensor, image: Sequence[int], stride: Sequence[int], 
 
 def _lags(kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, ...]]:
     """Return the lags between two entries of a kernel that are whole strides, one of each pair of opposites."""
-    every = itertools.product(*(range(1 - size, size) for size in kernel))
-    whole = (
-        lag for lag in every
-        if all(step * wide % over == 0 for step, wide, over in zip(lag, dilation, stride, strict=True))
+    all_lags = itertools.product(*(range(1 - size, size) for size in kernel))
+    integer_lags = (
+        lag for lag in all_lags
+        if all(step * gap % length == 0 for step, gap, length in zip(lag, dilation, stride, strict=True))
     )  # fmt: skip
-    return [lag for lag in whole if lag >= tuple(0 for _ in lag)]
+    return [lag for lag in integer_lags if lag >= tuple(0 for _ in lag)]
 
 
 def _waves(

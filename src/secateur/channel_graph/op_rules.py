@@ -101,14 +101,14 @@ def averaged_norms(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, 
     numbers: Tensor = args["self"]
     dims = args.get("dim")
     axes = range(numbers.dim()) if dims is None else [dims] if isinstance(dims, int) else dims
-    narrow = numbers
+    window_numbers = numbers
     count = 1
     for axis in sorted(axis % numbers.dim() for axis in axes):
         if bool((numbers != numbers.narrow(axis, 0, 1)).any()):
             raise ValueError("channels are mixed")
-        narrow, count = narrow.narrow(axis, 0, 1), count * numbers.shape[axis]
+        window_numbers, count = window_numbers.narrow(axis, 0, 1), count * numbers.shape[axis]
     factor = count**0.5 / (count if rule_of(node).channels == "mean" else 1)
-    return builder.scaled_map(node, narrow, factor).reshape(builder.shapes[node])
+    return builder.scaled_map(node, window_numbers, factor).reshape(builder.shapes[node])
 
 
 def join(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:
@@ -139,8 +139,8 @@ def _joined_channels(builder: ChannelGraphBuilder, node: Node, a: Tensor, b: Ten
 
 def pass_map(builder: ChannelGraphBuilder, node: Node, args: Mapping[str, Any]) -> Tensor:
     """Pass the map of the first tensor on."""
-    first: Tensor = next(value for value in args.values() if isinstance(value, Tensor))
-    return first.expand(builder.shapes[node])
+    first_value: Tensor = next(value for value in args.values() if isinstance(value, Tensor))
+    return first_value.expand(builder.shapes[node])
 
 
 def _per_axis(value: Any, rank: int) -> list[int]:

@@ -57,9 +57,11 @@ def _state_dicts(content: Any) -> Iterator[Mapping[str, Any]]:
 
 def _without_prefixes(state: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
     """Remove the names of wrappers and the common prefix from a state dict, where the model has no such names."""
-    plain = {name if name in names else _without_wrappers(name): value for name, value in state.items()}
-    prefix = _common_prefix(set(plain), names)
-    return {name.removeprefix(prefix): value for name, value in plain.items() if name in names or name not in COUNTERS}
+    plain_names = {name if name in names else _without_wrappers(name): value for name, value in state.items()}
+    prefix = _common_prefix(set(plain_names), names)
+    return {
+        name.removeprefix(prefix): value for name, value in plain_names.items() if name in names or name not in COUNTERS
+    }
 
 
 def _without_wrappers(name: str) -> str:
@@ -68,8 +70,8 @@ def _without_wrappers(name: str) -> str:
 
 def _common_prefix(names: set[str], model_names: set[str]) -> str:
     """Return the prefix of all of the model's names in a state dict, such as an attribute of a training module."""
-    first = min(model_names, default="")
-    prefixes = [name.removesuffix(first) for name in names if name.endswith(f".{first}")]
+    first_name = min(model_names, default="")
+    prefixes = [name.removesuffix(first_name) for name in names if name.endswith(f".{first_name}")]
     return next(
         (prefix for prefix in sorted(prefixes, key=len) if {prefix + name for name in model_names} <= names), ""
     )

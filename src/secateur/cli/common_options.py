@@ -40,7 +40,7 @@ Config = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="A TOML file of options: keep = {macs = 0.5}; options of the command line win.",
+        help="A TOML file of options: keep = {macs = 0.5}. Options on the command line take precedence.",
         show_default=False,
         is_eager=True,
         callback=read_config,

@@ -53,10 +53,12 @@ def options_from(path: Path, parameters: Sequence[Parameter], command: str) -> d
     except tomllib.TOMLDecodeError as failure:
         raise StorageError(f"{path} is no TOML: {failure}") from failure
     by_name = {option.removeprefix("--"): entry for entry in parameters for option in entry.opts}
-    known = [name for name in by_name if name not in ("config", "help")]
+    known_names = [name for name in by_name if name not in ("config", "help")]
     options = {}
     for key, value in content.items():
-        check_name(key.replace("_", "-"), known, f"{path}: `secateur {command}` has no option {key!r}", shows=False)
+        check_name(
+            key.replace("_", "-"), known_names, f"{path}: `secateur {command}` has no option {key!r}", shows=False
+        )
         parameter = by_name[key.replace("_", "-")]
         options[str(parameter.name)] = _value_for(parameter, value, f"{path}: {key}")
     return options

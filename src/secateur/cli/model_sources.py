@@ -71,10 +71,14 @@ LOADERS: Mapping[str, Callable[[Any, str, bool], Any]] = {
 }
 
 
-def _check_listed(prefix: str, name: str, known: list[str]) -> None:
-    if name not in known:
-        near = get_close_matches(name, known, 3)
-        hint = f"the nearest are {', '.join(near)}" if near else f"it has {number_of(len(known), 'other')}"
+def _check_listed(prefix: str, name: str, known_names: list[str]) -> None:
+    if name not in known_names:
+        close_names = get_close_matches(name, known_names, 3)
+        hint = (
+            f"the nearest are {', '.join(close_names)}"
+            if close_names
+            else f"it has {number_of(len(known_names), 'other')}"
+        )
         raise NameMatchError(f"{prefix} has no model {name!r}; {hint}")
 
 

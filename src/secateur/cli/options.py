@@ -21,11 +21,11 @@ from secateur.coupling.kinds import KINDS
 CALLABLE = "package.module:name or file.py:name"
 DATA_HELP = f"Batches of examples: {CALLABLE}, a function that returns them or the object itself."
 COUNTS = "A fraction or a number: macs=0.5 or macs=300M, params=, bytes=1MB, units="
-COUNTED_BUDGETS = f"The budget that is kept. {COUNTS}. Again for a further budget."
+COUNTED_BUDGETS = f"The budget that is kept. {COUNTS}. Repeat the option for several budgets."
 BUDGETS = (
     f"The budget that is kept. {COUNTS}; a time on this machine: latency=0.5, speedup=2, ms=5, and for language models "
     "decode_latency=0.7, prefill_latency=0.7; or a bound on the change on held-out examples: loss=0.05, "
-    "accuracy=-0.01, metric=-0.02. Again for a further budget."
+    "accuracy=-0.01, metric=-0.02. Repeat the option for several budgets."
 )
 FRACTIONS_HELP = "Budgets of one kind, macs, params, bytes or units: macs=0.75,0.5,0.25."
 
@@ -40,7 +40,9 @@ Model = Annotated[
 Weights = Annotated[
     Path | None,
     typer.Option(
-        "--weights", help="Its weights: .safetensors, or .pt/.pth as training scripts write them.", show_default=False
+        "--weights",
+        help="The weights of the model: .safetensors, or .pt/.pth as training scripts write them.",
+        show_default=False,
     ),
 ]
 Program = Annotated[
@@ -53,7 +55,7 @@ Program = Annotated[
 ]
 Data = Annotated[str, typer.Option("--data", help=DATA_HELP, show_default=False)]
 MaybeData = Annotated[str | None, typer.Option("--data", help=DATA_HELP, show_default=False)]
-SELECTED = "groups that match this glob, or that the module of this path makes; again for more."
+SELECTED = "groups that match this glob, or that the module of this path makes; repeat the option for several."
 Only = Annotated[list[str] | None, typer.Option("--only", help=f"Only {SELECTED}", show_default=False)]
 Skip = Annotated[list[str] | None, typer.Option("--skip", help=f"No {SELECTED}", show_default=False)]
 By = Annotated[
@@ -66,7 +68,7 @@ Criteria = Annotated[
     list[str] | None,
     typer.Option(
         "--by",
-        help="A criterion, again for each more; `secateur criteria` lists them.",
+        help="A criterion; repeat the option for several. `secateur criteria` lists them.",
         show_default=False,
         autocompletion=completer(registered_criteria),
     ),
@@ -98,7 +100,7 @@ Kinds = Annotated[
     typer.Option(
         "--kind",
         "--kinds",
-        help="Only units of this kind; again for more.",
+        help="Only units of this kind; repeat the option for several.",
         metavar=choices(KINDS),
         autocompletion=completer(KINDS),
         show_default=False,
@@ -114,7 +116,9 @@ NewBiases = Annotated[
 Layout = Annotated[
     str | None,
     typer.Option(
-        "--layout", help="config: cuts that the configuration of a transformers model can say.", show_default=False
+        "--layout",
+        help="config: only sizes that the configuration of a transformers model can express.",
+        show_default=False,
     ),
 ]
 Test = Annotated[
@@ -141,7 +145,7 @@ Repair = Annotated[
     str,
     typer.Option(
         "--repair",
-        help="The repair after the cut: one, or several with commas.",
+        help="The repair after the cut: one, or several separated by commas.",
         metavar=choices(REPAIRS),
         autocompletion=completer(REPAIRS),
     ),
@@ -170,14 +174,14 @@ RunFolder = Annotated[
     Path | None,
     typer.Option(
         "--checkpoint",
-        help="A folder that results are written to as they come; the same command goes on from it if it is stopped.",
+        help="A folder for intermediate results. The same command resumes from it after it was stopped.",
     ),
 ]
 AllocationOption = Annotated[
     str,
     typer.Option(
         "--allocation",
-        help="How the budget is spent on groups: auto tries several; several with commas are averaged.",
+        help="The allocation of the budget to groups: auto tries several; several separated by commas are averaged.",
         metavar=choices(ALLOCATIONS),
         autocompletion=completer(ALLOCATIONS),
     ),

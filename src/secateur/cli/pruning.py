@@ -162,11 +162,11 @@ def saved_output(result: "Result", out: Path, onnx: Path | None) -> CommandOutpu
     save_in(out, result.save)
     files = "recipe.json, weights.safetensors, scores.safetensors, report.html, .json and .txt"
     lines = [str(result.report), "", f"written to {out}: {files}"]
-    exported = None if onnx is None else result.export(onnx)
-    lines += [] if exported is None else ["", f"written to {exported}"]
+    export = None if onnx is None else result.export(onnx)
+    lines += [] if export is None else ["", f"written to {export}"]
     record = {
         "folder": out,
         "report": result.report.to_dict(),
-        "onnx": None if exported is None else exported.to_dict(),
+        "onnx": None if export is None else export.to_dict(),
     }
     return CommandOutput("\n".join(lines), record)

@@ -55,8 +55,8 @@ def _advice_on_code(path: Path) -> str:
     names = _bound_names(path)
     if not names:
         return f"name what the file holds: {path}:name"
-    listed = ", ".join(names[:MOST_NAMES]) + (" and others" if len(names) > MOST_NAMES else "")
-    return f"name what the file holds: {path}:{names[0]} (it has {listed})"
+    name_list = ", ".join(names[:MOST_NAMES]) + (" and others" if len(names) > MOST_NAMES else "")
+    return f"name what the file holds: {path}:{names[0]} (it has {name_list})"
 
 
 def _bound_names(path: Path) -> list[str]:

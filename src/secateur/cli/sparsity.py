@@ -37,7 +37,7 @@ def spp_command(
         list[str] | None,
         typer.Option(
             "--ratio",
-            help="The fraction of columns to prune in layers of a name: 'conv2=0.6', again for each more.",
+            help="The fraction of columns to prune in layers of a name: 'conv2=0.6'. Repeat the option for several.",
             show_default=False,
         ),
     ] = None,
@@ -180,8 +180,8 @@ def unify_command(
         list[str],
         typer.Option(
             "--shape",
-            help="Of a block: outputs x inputs (1x8), a side for each axis (4x4x1x1), or a number of weights (8) for "
-            "the nearest shape of each layer; 'conv*=4x4x1x1' for some layers, again for each more.",
+            help="The shape of a block: outputs x inputs (1x8), a side for each axis (4x4x1x1), or a number of weights "
+            "(8) for the nearest shape of each layer. 'conv*=4x4x1x1' is for some layers; repeat the option for more.",
         ),
     ] = ["1x8"],  # noqa: B006 (typer copies it)
     soft_steps: Annotated[int, typer.Option("--soft-steps", help="Training steps with the penalty.", min=1)] = 1000,

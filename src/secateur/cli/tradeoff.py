@@ -87,8 +87,8 @@ def tradeoff_command(
     record = {"folder": out, "measure": curve.measure, "examples": curve.examples, "points": curve.to_dict()}
     if not bounds:
         return CommandOutput("\n".join(lines), record)
-    picked, folder = curve.pick(**bounds), out / "model"
-    save_in(folder, picked.save)
+    result, folder = curve.pick(**bounds), out / "model"
+    save_in(folder, result.save)
     lines.append(f"the picked network is written to {folder}")
     output = CommandOutput("\n".join(lines), {**record, "model": folder})
-    return output if layout is None else with_pretrained(output, picked, folder / PRETRAINED)
+    return output if layout is None else with_pretrained(output, result, folder / PRETRAINED)

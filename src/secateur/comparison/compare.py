@@ -117,7 +117,7 @@ def compare(
     check_layout(model, layout, False)
     wanted_kinds(kinds, False)
     examples = checked_data(model, data, test, loss, list(criteria.values()), metric=metric)
-    asked = {
+    run_settings = {
         "by": list(criteria.values()), "keep": budgets, "loss": loss, "ablation": ablation, "allocation": allocation,
         "repair": repair, "only": only, "skip": skip, "kinds": kinds, "new_biases": new_biases, "seed": seed,
         "options": options, "metric": metric, "sizes": sizes, "layout": layout,
@@ -125,31 +125,31 @@ def compare(
     config = replace(
         COMPARISON, allocation=allocation, repair=repair, loss=loss, metric=metric, sizes=sizes, layout=layout
     )
-    with run_checkpoint(checkpoint, "compare", model, examples.batches, asked) as saved:
+    with run_checkpoint(checkpoint, "compare", model, examples.batches, run_settings) as results:
         stages = ("trace", *criteria)
         with stage("trace", stages):
             network = trace_in_layout(model, examples.data, kinds, new_biases, layout)
-        traced = select_units(network, only, skip)
-        check_network(traced, examples.batches, budgets, config)
-        calibration, judged = calibration_and_tests(model, traced.network, examples)
-        trials = ComparisonTrials(model, calibration, judged, replace(config, results=saved.plans), saved.repairs)
-        settings = {"loss": loss, "ablation": ablation, "only": traced.only, "skip": traced.skip, "seed": seed}
-        refused: dict[str, str] = {}
+        selected_network = select_units(network, only, skip)
+        check_network(selected_network, examples.batches, budgets, config)
+        calibration, tests = calibration_and_tests(model, selected_network.network, examples)
+        trials = ComparisonTrials(model, calibration, tests, replace(config, results=results.plans), results.repairs)
+        selection = {"only": selected_network.only, "skip": selected_network.skip}
+        settings: dict[str, Any] = {"loss": loss, "ablation": ablation, "seed": seed, **selection}
+        refusals: dict[str, str] = {}
+        score_units = partial(score, selected_network.network, calibration.microbatches, **settings)
         for number, (name, criterion) in enumerate(criteria.items(), 1):
             with stage(name, stages) as criterion_stage:
                 start = time.perf_counter()
-                score_network = partial(
-                    score, traced.network, calibration.microbatches, criterion, **{**settings, **options.get(name, {})}
-                )
+                score_network = partial(score_units, criterion, **options.get(name, {}))
                 try:
-                    scores = saved.scores(f"scores-{number}", criterion, score_network)
+                    scores = results.scores(f"scores-{number}", criterion, score_network)
                 except StorageError:
                     raise
                 except SecateurError as refusal:
-                    refused[name] = str(refusal)
+                    refusals[name] = str(refusal)
                     criterion_stage.add_result("cannot rank this network")
                     continue
                 trials.add(name, scores, time.perf_counter() - start, budgets)
     if not trials.scores:
-        raise DataError("no criterion can rank this network:\n" + "\n".join(refused.values()))
-    return Comparison(network.title, tuple(trials.trials), trials.scores, refused, trials.dense, test is not None)
+        raise DataError("no criterion can rank this network:\n" + "\n".join(refusals.values()))
+    return Comparison(network.title, tuple(trials.trials), trials.scores, refusals, trials.dense, test is not None)

@@ -64,8 +64,8 @@ def named_criteria(by: Sequence[CriterionLike]) -> dict[str, CriterionLike]:
     Raises:
         NameMatchError: there is none, or a name is unknown.
     """
-    several = [by] if isinstance(by, str) or not isinstance(by, Iterable) else by
-    criteria = {find_criterion(criterion).label: criterion for criterion in several}
+    criteria_given = [by] if isinstance(by, str) or not isinstance(by, Iterable) else by
+    criteria = {find_criterion(criterion).label: criterion for criterion in criteria_given}
     if not criteria:
         raise NameMatchError("by is empty; name criteria to compare, secateur.criteria() lists them")
     return criteria

@@ -78,14 +78,14 @@ class ComparisonTrials:
         """Return the trial at one budget, without and with repair."""
         plan = self._plan(scores, budget)
         cut_model, fraction = cut_with_recipe(self._model, plan), plan.cost.macs / max(plan.dense.macs, 1)
-        unrepaired = self._metrics(cut_model.model)
-        trial = ComparisonTrial(name, dict(budget), NO_REPAIR, fraction, seconds, unrepaired)
+        metrics_before = self._metrics(cut_model.model)
+        trial = ComparisonTrial(name, dict(budget), NO_REPAIR, fraction, seconds, metrics_before)
         if self._config.repair is None:
             return [trial]
         with own_warnings_dropped():  # the losses on other examples are shown for every trial
             run_repairs(cut_model, self._calibration, self._config.repair, RepairSettings({}, results=self._results))
-        repaired = self._metrics(cut_model.model)
-        return [trial, replace(trial, repair=repair_names(self._config.repair), metrics=repaired)]
+        metrics_after = self._metrics(cut_model.model)
+        return [trial, replace(trial, repair=repair_names(self._config.repair), metrics=metrics_after)]
 
     def _metrics(self, small: nn.Module) -> CriterionMetrics:
         with torch.random.fork_rng(devices=[]):
@@ -93,30 +93,30 @@ class ComparisonTrials:
             loss, metric = self._config.loss, self._config.metric
             measures = evaluate(self._model, small, self._tests, loss, metric, writes)[1]
         values = measures.metric
-        ranked = None
+        ranked_metric = None
         if metric is not None and values is not None:
-            ranked = RankedMetric(metric_name(metric), values, is_higher_better(metric))
-        return CriterionMetrics.of(measures.losses, measures.accuracies, measures.agreements, ranked)
+            ranked_metric = RankedMetric(metric_name(metric), values, is_higher_better(metric))
+        return CriterionMetrics.of(measures.losses, measures.accuracies, measures.agreements, ranked_metric)
 
     def _plan(self, scores: Scores, budget: Budget) -> Plan:
         names = [self._config.allocation] if isinstance(self._config.allocation, str) else self._config.allocation
         if AUTO in names:
             return choose_plan(self._calibration, scores, budget, self._config, self._model)
         network = self._calibration.network
-        fixed = fixed_units(network, scores, self._config.sizes or {}, self._config.multiple, self._config.floor)
-        return plan_tied_sizes(network, scores, budget, Allocation(tuple(names)), SizeRules(fixed=fixed))
+        fixed_groups = fixed_units(network, scores, self._config.sizes or {}, self._config.multiple, self._config.floor)
+        return plan_tied_sizes(network, scores, budget, Allocation(tuple(names)), SizeRules(fixed_groups=fixed_groups))
 
 
-def measured_examples(calibration: Calibration, judged: Sequence[Batch], timed: Batch) -> ReportExamples:
+def measured_examples(calibration: Calibration, tests: Sequence[Batch], timed_batch: Batch) -> ReportExamples:
     """Return the examples to judge by as those of a report, with a note where some occur in the calibration, too.
 
     Args:
         calibration: the examples to work with.
-        judged: the examples to judge by.
-        timed: the batch to time networks on.
+        tests: the examples to judge by.
+        timed_batch: the batch to time networks on.
     """
-    examples = split_examples(calibration.microbatches, judged, None)
-    return replace(examples, timed=timed).on(calibration.network.device)
+    examples = split_examples(calibration.microbatches, tests, None)
+    return replace(examples, timed=timed_batch).on(calibration.network.device)
 
 
 def calibration_and_tests(
@@ -152,11 +152,15 @@ def recalled_trials(
 
 def _state_of_trial(trial: ComparisonTrial) -> dict[str, Any]:
     metric = trial.metrics.metric
-    ranked = None if metric is None else {**vars(metric), "values": dict(vars(metric.values))}
-    return {**vars(trial), "metrics": {**vars(trial.metrics), "metric": ranked}}
+    metric_values = None if metric is None else {**vars(metric), "values": dict(vars(metric.values))}
+    return {**vars(trial), "metrics": {**vars(trial.metrics), "metric": metric_values}}
 
 
 def _metrics_of_state(state: Mapping[str, Any]) -> CriterionMetrics:
-    ranked = state["metric"]
-    metric = None if ranked is None else RankedMetric(**{**ranked, "values": MetricValues(**ranked["values"])})
+    metric_values = state["metric"]
+    metric = (
+        None
+        if metric_values is None
+        else RankedMetric(**{**metric_values, "values": MetricValues(**metric_values["values"])})
+    )
     return CriterionMetrics(**{**state, "metric": metric})

@@ -51,14 +51,14 @@ def with_selected_blocks(network: Network, only: Selection | None = None, skip: 
     group = next((group for group in network.groups if group.block_paths), None)
     if group is None or (only is None and skip is None):
         return network
-    named = set(group.block_paths) if only is None else _named_blocks(network, group, only)
-    skipped = (
+    named_paths = set(group.block_paths) if only is None else _named_blocks(network, group, only)
+    skipped_paths = (
         set[str]() if skip is None else _named_blocks(network, group, skip) | _touched_blocks(network, group, skip)
     )
-    allowed = [index for index, path in enumerate(group.block_paths) if path in named - skipped]
-    if not allowed and is_of_blocks_alone(network):
+    allowed_indices = [index for index, path in enumerate(group.block_paths) if path in named_paths - skipped_paths]
+    if not allowed_indices and is_of_blocks_alone(network):
         raise NameMatchError(f"only={only!r} and skip={skip!r} leave none of the blocks {', '.join(group.block_paths)}")
-    return network if len(allowed) == group.size else _with_blocks_at(network, group, allowed)
+    return network if len(allowed_indices) == group.size else _with_blocks_at(network, group, allowed_indices)
 
 
 def select_units(network: Network, only: Selection | None, skip: Selection | None) -> SelectedNetwork:
@@ -69,8 +69,10 @@ def select_units(network: Network, only: Selection | None, skip: Selection | Non
         only: as `score` takes it.
         skip: as `score` takes it.
     """
-    selected = with_selected_blocks(network, only, skip)
-    return SelectedNetwork(selected) if is_of_blocks_alone(network) else SelectedNetwork(selected, only, skip)
+    selected_network = with_selected_blocks(network, only, skip)
+    if is_of_blocks_alone(network):
+        return SelectedNetwork(selected_network)
+    return SelectedNetwork(selected_network, only, skip)
 
 
 def is_of_blocks_alone(network: Network) -> bool:
@@ -80,7 +82,7 @@ def is_of_blocks_alone(network: Network) -> bool:
 
 def _named_blocks(network: Network, group: Group, selection: Selection) -> set[str]:
     """Return the blocks that a selection names, or that lie in a module that it names."""
-    named = set[str]()
+    named_blocks = set[str]()
     for selector in as_selectors(selection):
         paths = _module_paths(network, selector)
         blocks = {path for path in group.block_paths if any(is_in_module(path, other) for other in paths)}
@@ -88,24 +90,24 @@ def _named_blocks(network: Network, group: Group, selection: Selection) -> set[s
             blocks |= set(group.block_paths) if selector == group.name else set()
             if is_of_blocks_alone(network) and not blocks and not paths:
                 raise NameMatchError(f"no block is named {selector!r}; the blocks are {', '.join(group.block_paths)}")
-        named |= blocks
-    return named
+        named_blocks |= blocks
+    return named_blocks
 
 
 def _touched_blocks(network: Network, group: Group, selection: Selection) -> set[str]:
     """Return the blocks with a module inside that a selection names, or with a group of units that it names."""
-    touched = set[str]()
+    touched_blocks = set[str]()
     for selector in as_selectors(selection):
         paths = _module_paths(network, selector)
-        touched |= {block for block in group.block_paths if any(is_inside(path, [block]) for path in paths)}
+        touched_blocks |= {block for block in group.block_paths if any(is_inside(path, [block]) for path in paths)}
         if not paths and not is_of_blocks_alone(network):
             names = _group_names(network, selector)
-            touched |= {
+            touched_blocks |= {
                 block
                 for block in group.block_paths
-                if any(inside.name in names for inside in groups_inside(network, [block]))
+                if any(inner_group.name in names for inner_group in groups_inside(network, [block]))
             }
-    return touched
+    return touched_blocks
 
 
 def _module_paths(network: Network, selector: Selector) -> list[str]:
@@ -123,20 +125,20 @@ def _group_names(network: Network, selector: Selector) -> set[str]:
         return set()
 
 
-def _with_blocks_at(network: Network, group: Group, allowed: Sequence[int]) -> Network:
+def _with_blocks_at(network: Network, group: Group, allowed_indices: Sequence[int]) -> Network:
     """Return the network with some of its blocks as units.
 
     Args:
         network: the network.
         group: its blocks, the last of its groups.
-        allowed: the indices of those that stay units.
+        allowed_indices: the indices of those that stay units.
     """
-    if not allowed:
+    if not allowed_indices:
         return without_blocks(network)
     number = torch.arange(network.units + 1)
     number[[*range(group.offset, group.offset + group.size), -1]] = -1
-    number[group.offset + torch.tensor(allowed)] = group.offset + torch.arange(len(allowed))
+    number[group.offset + torch.tensor(allowed_indices)] = group.offset + torch.arange(len(allowed_indices))
     members = tuple(member for member in group.members if bool((number[member.units] >= 0).all()))
-    paths = tuple(group.block_paths[index] for index in allowed)
-    fewer = replace(group, size=len(allowed), members=members, block_paths=paths)
+    paths = tuple(group.block_paths[index] for index in allowed_indices)
+    fewer = replace(group, size=len(allowed_indices), members=members, block_paths=paths)
     return renumber_units(network, [*(other for other in network.groups if other is not group), fewer], number)

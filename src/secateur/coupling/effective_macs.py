@@ -42,9 +42,9 @@ def effective_macs(network: Network, kept: Kept, step: int) -> EffectiveMacs:
         96
     """
     flags = iter(channel_axes(network, [units for term in network.work for units in term.axes]))
-    rounded = [list(itertools.islice(flags, len(term.axes))) for term in network.work]
+    rounded_axes = [list(itertools.islice(flags, len(term.axes))) for term in network.work]
     masks = (network.mask({}), network.mask(kept))
-    return EffectiveMacs(step, *(_count_macs(network, mask, rounded, step) for mask in masks))
+    return EffectiveMacs(step, *(_count_macs(network, mask, rounded_axes, step) for mask in masks))
 
 
 def channel_axes(network: Network, axes: Sequence[Tensor]) -> list[bool]:
@@ -61,9 +61,9 @@ def channel_axes(network: Network, axes: Sequence[Tensor]) -> list[bool]:
     return [bool(is_width[units].any()) or len(torch.unique(units)) < len(units) for units in units_by_axis]
 
 
-def _count_macs(network: Network, mask: Tensor, rounded: list[list[bool]], step: int) -> int:
+def _count_macs(network: Network, mask: Tensor, rounded_axes: list[list[bool]], step: int) -> int:
     macs = 0.0
-    for term, flags in zip(network.work, rounded, strict=True):
+    for term, flags in zip(network.work, rounded_axes, strict=True):
         counts = (int(mask[axis].sum()) for axis in term.axes)
         up = (math.ceil(count / step) * step if is_up else count for count, is_up in zip(counts, flags, strict=True))
         macs += term.constant * math.prod(up)

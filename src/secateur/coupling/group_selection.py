@@ -23,13 +23,13 @@ def select_groups(network: "Network", only: Selection | None = None, skip: Selec
         NameMatchError: a name matches no group and no module that makes one, a module does not belong to the model, no
             module is of a class, or no group is left of those that modules make.
     """
-    excluded = set[str]() if skip is None else _selected_names(network, skip)
+    excluded_names = set[str]() if skip is None else _selected_names(network, skip)
     if only is None:
-        return set(network.by_name) - excluded
-    included = _selected_names(network, only)
-    if as_selectors(only) and not included:
+        return set(network.by_name) - excluded_names
+    included_names = _selected_names(network, only)
+    if as_selectors(only) and not included_names:
         raise NameMatchError(f"the layers in only= make no units that can be removed\n{network}")
-    return included - excluded
+    return included_names - excluded_names
 
 
 def _selected_names(network: "Network", selection: Selection) -> set[str]:
@@ -85,9 +85,9 @@ def _advice_on_name(network: "Network", name: str) -> str:
         return f"its units can't be removed: it {reasons[name]}"
     if _is_module(name, network.modules):
         return "the module of that name makes no units that can be removed"
-    known = [*network.by_name, *(path for path in network.groups_by_module if path not in network.by_name)]
-    near = get_close_matches(name, known, 3, 0.3) or known[:5]
-    return f"the nearest are {', '.join(near) or 'none'}"
+    known_names = [*network.by_name, *(path for path in network.groups_by_module if path not in network.by_name)]
+    close_names = get_close_matches(name, known_names, 3, 0.3) or known_names[:5]
+    return f"the nearest are {', '.join(close_names) or 'none'}"
 
 
 def _is_module(name: str, modules: Mapping[str, nn.Module]) -> bool:

@@ -63,19 +63,19 @@ def requested_sizes(network: "Network", sizes: Sizes, step: int = 1, floor: floa
         if not is_selection(selector):
             raise OptionError(f"sizes has the key {selector!r}; give the name of a group as text, {str(selector)!r}")
     requests: dict[str, int | Tensor] = {}
-    named: dict[str, Selector] = {}
+    selector_of: dict[str, Selector] = {}
     groups = {selector: sorted(_groups_to_size(network, selector, sizes[selector])) for selector in sizes}
     for selector in sorted(sizes, key=lambda selector: _names_one(selector, groups[selector])):
         for name in groups[selector]:
             request = _checked_size(network[name], sizes[selector], step, floor)
-            if name in named and not _is_same_request(requests[name], request):
+            if name in selector_of and not _is_same_request(requests[name], request):
                 raise BudgetError(
-                    f"{_selector_text(named[name])} and {_selector_text(selector)} both lie in the group {name}, whose "
-                    "layers are coupled and keep the same units: give one size for it"
+                    f"{_selector_text(selector_of[name])} and {_selector_text(selector)} both lie in the group {name}, "
+                    "whose layers are coupled and keep the same units: give one size for it"
                 )
             requests[name] = request
             if _names_one(selector, groups[selector]):
-                named[name] = selector
+                selector_of[name] = selector
     return {group.name: requests[group.name] for group in network.groups if group.name in requests}
 
 
@@ -93,13 +93,13 @@ def _groups_to_size(network: "Network", selector: Selector, size: object) -> set
     return names - blocks or groups_within(network, [str(selector)]) or names
 
 
-def kept_units(group: "Group", request: int | Tensor, ranked: Tensor | None) -> Tensor:
+def kept_units(group: "Group", request: int | Tensor, ranking: Tensor | None) -> Tensor:
     """Return the indices of the units that a group keeps, ascending.
 
     Args:
         group: the group.
         request: their number, or the indices.
-        ranked: the group's units in ascending order of their scores, None where they have no scores.
+        ranking: the group's units in ascending order of their scores, None where they have no scores.
 
     Raises:
         BudgetError: a number of units is asked for, and there are no scores to choose them by.
@@ -108,12 +108,12 @@ def kept_units(group: "Group", request: int | Tensor, ranked: Tensor | None) -> 
         return request
     if request == group.size:
         return torch.arange(group.size)
-    if ranked is None:
+    if ranking is None:
         raise BudgetError(
             f"{group.name} has no scores to choose {request} of its {number_of(group.size, 'unit')} by; give "
             "the indices of the units, such as scores[name].values.topk(count).indices"
         )
-    return ranked[group.size - request :].sort().values
+    return ranking[group.size - request :].sort().values
 
 
 def _names_one(selector: Selector, groups: Sequence[str]) -> bool:
@@ -126,10 +126,10 @@ def _selector_text(selector: Selector) -> str:
     return selector if isinstance(selector, str) else f"this {type(selector).__name__}"
 
 
-def _is_same_request(one: int | Tensor, other: int | Tensor) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return torch.equal(one, other)
-    return not isinstance(one, Tensor) and not isinstance(other, Tensor) and one == other
+def _is_same_request(request: int | Tensor, other: int | Tensor) -> bool:
+    if isinstance(request, Tensor) and isinstance(other, Tensor):
+        return torch.equal(request, other)
+    return not isinstance(request, Tensor) and not isinstance(other, Tensor) and request == other
 
 
 def _checked_size(group: "Group", size: Size, step: int, floor: float) -> int | Tensor:

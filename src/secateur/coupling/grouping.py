@@ -48,10 +48,10 @@ def build_groups(tracer: LabelTracer) -> Units:
     keys = sorted(uses.first_use, key=lambda key: (key not in uses.first_production, uses.first_use[key]))
     axes = {(name, axis): labels for name, axis, labels in tracer.space.origins}
     signatures = _signatures([axes[key] for key in keys], component, frozen)
-    several = [signature for signature, components in signatures.items() if len(components) > 1]
+    shared_signatures = [signature for signature, components in signatures.items() if len(components) > 1]
     of_component = np.full(tracer.space.size, -1)
     offset, spans = 0, []
-    for signature in sorted(several, key=lambda s: _first_production(s, tracer, keys)):
+    for signature in sorted(shared_signatures, key=lambda s: _first_production(s, tracer, keys)):
         components = signatures[signature]
         of_component[components] = np.arange(offset, offset + len(components))
         spans.append((offset, len(components), [keys[axis] for axis, _ in signature]))
@@ -63,8 +63,10 @@ def build_groups(tracer: LabelTracer) -> Units:
         if bool((of_label[axes[key]] >= 0).any())
     }
     groups = _groups(tracer, spans, members, of_label)
-    single = {int(components[0]) for components in signatures.values() if len(components) == 1}
-    return Units(of_label, groups, tuple(members.values()), _explain(tracer, axes, component, of_label, single))
+    lone_components = {int(components[0]) for components in signatures.values() if len(components) == 1}
+    return Units(
+        of_label, groups, tuple(members.values()), _explain(tracer, axes, component, of_label, lone_components)
+    )
 
 
 def _signatures(axes: Sequence[Tensor], component: Array, frozen: Array) -> dict[Signature, Array]:
@@ -73,8 +75,8 @@ def _signatures(axes: Sequence[Tensor], component: Array, frozen: Array) -> dict
         return {}
     owner = np.concatenate([component[labels.numpy()] for labels in axes])
     axis = np.concatenate([np.full(len(labels), index) for index, labels in enumerate(axes)])
-    free = ~frozen[owner]
-    codes, first, counts = np.unique(owner[free] * len(axes) + axis[free], return_index=True, return_counts=True)
+    is_free = ~frozen[owner]
+    codes, first, counts = np.unique(owner[is_free] * len(axes) + axis[is_free], return_index=True, return_counts=True)
     if not len(codes):
         return {}
     owns = np.stack([codes % len(axes), counts], 1)  # (entries, axis and count), by owner
@@ -155,7 +157,7 @@ def _explain(
     axes: Mapping[ParameterAxis, Tensor],
     component: Array,
     of_label: Tensor,
-    single: Collection[int],
+    lone_components: Collection[int],
 ) -> tuple[Frozen, ...]:
     """Return for every layer whose own units are frozen the first operator that froze them."""
     causes: dict[int, Freeze] = {}
@@ -164,14 +166,14 @@ def _explain(
             causes.setdefault(number, freeze)
     entries: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
     producers = tracer.uses.first_production
-    explained = {name for name, _ in producers} | tracer.space.constants
-    first_axes = [key for key in axes if key[1] == 0 and (key[0], 1) in axes and key[0] not in explained]
+    explained_names = {name for name, _ in producers} | tracer.space.constants
+    first_axes = [key for key in axes if key[1] == 0 and (key[0], 1) in axes and key[0] not in explained_names]
     for key in (*producers, *first_axes):
         frozen_labels = axes[key][of_label[axes[key]] < 0]
         for number, count in zip(*np.unique(component[frozen_labels.numpy()], return_counts=True), strict=True):
             cause = causes.get(int(number))
             if cause is not None:
                 entries[_module_name(key), cause.operator, cause.module, cause.reason] += int(count)
-            elif int(number) in single and key in producers:
+            elif int(number) in lone_components and key in producers:
                 entries[_module_name(key), "", "", "is a single unit, and a layer is never emptied"] += int(count)
     return tuple(Frozen(name, units, *cause) for (name, *cause), units in entries.items())

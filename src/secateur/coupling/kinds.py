@@ -17,11 +17,11 @@ def wanted_kinds(kinds: str | Sequence[str] | None, as_program: bool) -> frozens
     Raises:
         NameMatchError: a kind does not exist, or does not go with the others.
     """
-    wanted = frozenset(USUAL if kinds is None else [kinds] if isinstance(kinds, str) else kinds)
-    for kind in sorted(wanted):
+    names = frozenset(USUAL if kinds is None else [kinds] if isinstance(kinds, str) else kinds)
+    for kind in sorted(names):
         check_name(kind, KINDS, "no kind of units is named")
-    if BLOCKS in wanted and as_program:
+    if BLOCKS in names and as_program:
         raise NameMatchError("blocks are cut from the model's own modules: leave as_program=True out, or blocks")
-    if {BY_WIDTH, "heads"} <= wanted:
+    if {BY_WIDTH, "heads"} <= names:
         raise NameMatchError("heads go whole, or all of them get narrower: ask for 'heads' or for 'head width'")
-    return wanted
+    return names

@@ -19,14 +19,14 @@ def label_components(couplings: Couplings, size: int) -> Array:
     while True:
         component = find_components(pairs, size)
         frozen = frozen_components(couplings.freezes, component)
-        added = [p for _, labels in couplings.rectangles for p in _rectangle_couplings(labels, component, frozen)]
-        if not added:
+        new_pairs = [p for _, labels in couplings.rectangles for p in _rectangle_couplings(labels, component, frozen)]
+        if not new_pairs:
             return component
-        for pair in added:
+        for pair in new_pairs:
             if bool(frozen[component[pair.numpy()]].any()):
                 reason = "must stay rectangular with what is frozen"
                 couplings.freezes.append(Freeze(pair.flatten(), "reshape", "", reason))
-        pairs.extend(added)
+        pairs.extend(new_pairs)
 
 
 def frozen_components(freezes: Sequence[Freeze], component: Array) -> Array:
@@ -52,7 +52,7 @@ def _rectangle_couplings(labels: Tensor, component: Array, frozen: Array) -> lis
     if len(axes) < 2:
         return []
     candidates = [_couplings_along(narrow, classes, axis) for axis in axes]
-    remaining = [len(torch.unique(classes)) - _merged_classes(pairs, component) for pairs in candidates]
+    remaining = [len(torch.unique(classes)) - _merge_classes(pairs, component) for pairs in candidates]
     best = candidates[int(np.argmax(remaining))]
     return [best] if best.shape[1] else []
 
@@ -67,8 +67,8 @@ def _couplings_along(labels: Tensor, classes: Tensor, axis: int) -> Tensor:
     return pairs
 
 
-def _merged_classes(pairs: Tensor, component: Array) -> int:
+def _merge_classes(pairs: Tensor, component: Array) -> int:
     """Return how many classes fewer there are with these couplings."""
     classes, ends = np.unique(component[pairs.numpy()], return_inverse=True)
-    merged = find_components([torch.from_numpy(ends.reshape(2, -1))], len(classes))
-    return len(classes) - len(np.unique(merged))
+    components = find_components([torch.from_numpy(ends.reshape(2, -1))], len(classes))
+    return len(classes) - len(np.unique(components))

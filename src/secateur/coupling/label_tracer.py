@@ -125,8 +125,8 @@ class LabelTracer:
         self.couplings.pairs.append(pairs)
         if len(self.space.unmatched):
             constant = torch.isin(pairs, self.space.unmatched)
-            matched = pairs[constant & ~constant.all(0)]
-            self.space.unmatched = self.space.unmatched[~torch.isin(self.space.unmatched, matched)]
+            matched_pairs = pairs[constant & ~constant.all(0)]
+            self.space.unmatched = self.space.unmatched[~torch.isin(self.space.unmatched, matched_pairs)]
 
     def freeze(self, value: Any, node: Node, reason: str) -> None:
         """Freeze all labels of a value.
@@ -209,12 +209,13 @@ class LabelTracer:
         if isinstance(value, Tensor):
             return value
         all_axes = [labelled_axes(labels) for labels in value.labels]
-        labelled = [at for at, own_axes in enumerate(all_axes) if own_axes]
-        selected = next((at for at in labelled if all_axes[at] == axes), labelled[-1] if labelled else None)
-        for at in labelled:
-            if at != selected:
+        labelled_positions = [at for at, own_axes in enumerate(all_axes) if own_axes]
+        last = labelled_positions[-1] if labelled_positions else None
+        position = next((at for at in labelled_positions if all_axes[at] == axes), last)
+        for at in labelled_positions:
+            if at != position:
                 self.freeze(value.labels[at], node, f"{value.name} is used as an activation")
-        if selected is None:
+        if position is None:
             return torch.zeros(value.shape, dtype=torch.long)
-        self.touch(value.keys[selected], produces=True)
-        return value.labels[selected]
+        self.touch(value.keys[position], produces=True)
+        return value.labels[position]

@@ -39,7 +39,7 @@ def trace_labels(program: Program, shapes: Mapping[Node, Any], by_width: bool = 
     return _walk(program, shapes, TracingScope(head_labels=first[component]))
 
 
-def trace_experts(program: Program, shapes: Mapping[Node, Any], first: LabelTracer) -> LabelTracer | None:
+def trace_experts(program: Program, shapes: Mapping[Node, Any], first_tracer: LabelTracer) -> LabelTracer | None:
     """Walk again with labels for experts alone: axes as long as the stacks of weights that were met.
 
     What is chosen by size decides which weights of the stack are used, though nothing flows from one to the other: they
@@ -48,12 +48,12 @@ def trace_experts(program: Program, shapes: Mapping[Node, Any], first: LabelTrac
     Args:
         program: the program.
         shapes: as of `trace_labels`.
-        first: the first walk.
+        first_tracer: the first walk.
 
     Returns:
         The walk; None where there are no stacks of weights.
     """
-    lengths = frozenset(weight.shape[0] for _, weight, _ in first.experts.stacks)
+    lengths = frozenset(weight.shape[0] for _, weight, _ in first_tracer.experts.stacks)
     if not lengths:
         return None
     tracer = _walk(program, shapes, TracingScope(stack_lengths=lengths))

@@ -70,15 +70,15 @@ class ModuleSlices:
         if not calls:
             raise UnsupportedCodeError("it is not called")
         programs = [ModuleSlicer(module, path, recording, names).slice(call) for call in calls]
-        counted = _units_by_operator(sizes)
-        first = programs[0]
-        if any(not _calls_agree(first, other, counted) for other in programs[1:]):
+        unit_labels = _units_by_operator(sizes)
+        first_program = programs[0]
+        if any(not _calls_agree(first_program, other, unit_labels) for other in programs[1:]):
             raise UnsupportedCodeError("its calls differ")
-        shapes = dict(first.shapes)
+        shapes = dict(first_program.shapes)
         for other in programs[1:]:
             for name, lengths in zip(shapes, other.shapes.values(), strict=True):
                 shapes[name] = common_lengths(shapes[name], lengths)
-        return replace(first, shapes=shapes)
+        return replace(first_program, shapes=shapes)
 
     def _record_once(self, sizes: Sequence[ShapeLiteral]) -> "_RecordedCalls | None":
         """Return the calls in the model and the names of their operators, which the first request records."""
@@ -117,15 +117,15 @@ class ModuleSlices:
         double = copy_model(self.model, {id(tensor): tensor for tensor in tensors})
         try:
             with torch.random.fork_rng(devices=[]), recording(double, paths) as events:
-                marked = export_fresh(double, self.example, axes)
+                marked_program = export_fresh(double, self.example, axes)
         except SecateurError as failure:
             raise UnsupportedCodeError(str(failure)) from failure
         leaves = pytree.tree_leaves((self.example.args, self.example.kwargs))
-        is_fixed = bool(axes) and not _holds_for_others(marked, leaves)
-        if is_fixed and marked.batched is None:
+        is_fixed = bool(axes) and not _holds_for_others(marked_program, leaves)
+        if is_fixed and marked_program.batched is None:
             raise UnsupportedCodeError("it holds for one size of the batch only")
-        calls = read_recording(marked, events, is_fixed)
-        names = PairedOperators(marked, self.exported, calls.copies).names()
+        calls = read_recording(marked_program, events, is_fixed)
+        names = PairedOperators(marked_program, self.exported, calls.copies).names()
         if names is None:
             raise UnsupportedCodeError("a second export gave another program")
         return _RecordedCalls(calls, names, paths)
@@ -169,13 +169,13 @@ def _units_by_operator(sizes: Sequence[ShapeLiteral]) -> dict[str, dict[tuple[st
 
 
 def _calls_agree(
-    first: ModuleProgram, other: ModuleProgram, counted: Mapping[str, Mapping[tuple[str, int | None], Tensor]]
+    first: ModuleProgram, other: ModuleProgram, unit_labels: Mapping[str, Mapping[tuple[str, int | None], Tensor]]
 ) -> bool:
     """Return whether two calls compute the same, with numbers that count the same units."""
     if _without_names(first) != _without_names(other):
         return False
     for a, b in zip(first.operators, other.operators, strict=True):
-        here, there = counted.get(a, {}), counted.get(b, {})
+        here, there = unit_labels.get(a, {}), unit_labels.get(b, {})
         if here.keys() != there.keys() or any(not torch.equal(here[key], there[key]) for key in here):
             return False
     return True
@@ -185,16 +185,16 @@ def _without_names(program: ModuleProgram) -> Any:
     """Return the program with numbers in place of the names of its values."""
     numbers: dict[str, int] = {}
 
-    def numbered(leaf: Any) -> Any:
+    def with_number(leaf: Any) -> Any:
         return numbers.setdefault(leaf.name, len(numbers)) if isinstance(leaf, Value) else leaf
 
-    def plain(value: Any) -> Any:
-        return pytree.tree_map(numbered, value, is_leaf=lambda leaf: isinstance(leaf, Value))
+    def without_name(value: Any) -> Any:
+        return pytree.tree_map(with_number, value, is_leaf=lambda leaf: isinstance(leaf, Value))
 
     steps = []
-    inputs = plain(dict(program.inputs))
+    inputs = without_name(dict(program.inputs))
     for step in program.steps:
-        args = plain((step.args, dict(step.kwargs)))
+        args = without_name((step.args, dict(step.kwargs)))
         results = [result and numbers.setdefault(result, len(numbers)) for result in step.results]
         steps.append((step.operator, step.is_call, args, results))
-    return inputs, steps, plain(program.output)
+    return inputs, steps, without_name(program.output)

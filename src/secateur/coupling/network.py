@@ -164,8 +164,8 @@ class Network(ProcessBound):
             NameMatchError: no group has that name; the message offers the nearest.
         """
         if name not in self.by_name:
-            near = get_close_matches(name, self.by_name, 3, 0.3) or list(self.by_name)[:5]
-            raise NameMatchError(f"no group is named {name!r}; the nearest are {', '.join(near) or 'none'}")
+            close_names = get_close_matches(name, self.by_name, 3, 0.3) or list(self.by_name)[:5]
+            raise NameMatchError(f"no group is named {name!r}; the nearest are {', '.join(close_names) or 'none'}")
         return self.by_name[name]
 
     def select(self, only: Selection | None = None, skip: Selection | None = None) -> list[Group]:

@@ -69,14 +69,14 @@ def counted_macs(program: Program, example: Batch, nodes: Iterable[Node]) -> dic
 
     Where an operator can't be run so, or the program was exported with an example of other sizes, the program is run.
     """
-    selected = list(nodes)
+    selected_nodes = list(nodes)
     try:
         _check_recorded_inputs(program, example)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            return {node: _macs_of(node, counter) for node in selected if _may_count(node.target)}
+            return {node: _macs_of(node, counter) for node in selected_nodes if _may_count(node.target)}
     except Exception:  # noqa: BLE001 operators raise many types where they need data
         macs = results_of(program, example).macs
-        return {node: macs[node] for node in selected if node in macs}
+        return {node: macs[node] for node in selected_nodes if node in macs}
 
 
 class UnrecordedLengthError(Exception):

@@ -94,8 +94,8 @@ class Resizer:
         """
         key = self._signature(leaves)
         if key not in self._calls:
-            unchanged = ResizedCalls({}, {})
-            self._calls[key] = self._difference(batch, unchanged) or unchanged
+            no_changes = ResizedCalls({}, {})
+            self._calls[key] = self._difference(batch, no_changes) or no_changes
         outcome = self._calls[key]
         if isinstance(outcome, str):
             raise self.program.wrong_sizes(leaves, outcome)
@@ -103,17 +103,18 @@ class Resizer:
     def _signature(self, leaves: Sequence[Any]) -> Signature:
         """Return all sizes that numbers in the program depend on: all but that of the batch, where it may vary."""
         shapes = []
-        for leaf, recorded in zip(leaves, self.program.shapes.recorded, strict=True):
+        for leaf, recorded_lengths in zip(leaves, self.program.shapes.recorded, strict=True):
             if not isinstance(leaf, Tensor):
                 shapes.append(repr(leaf))
                 continue
-            axes = recorded if isinstance(recorded, tuple) and len(recorded) == leaf.dim() else leaf.shape
-            batched = self.program.shapes.batched
-            free = (
-                batched is not None and axis == batched and size > 1
+            has_lengths = isinstance(recorded_lengths, tuple) and len(recorded_lengths) == leaf.dim()
+            axes = recorded_lengths if has_lengths else leaf.shape
+            batch_symbol = self.program.shapes.batched
+            free_axes = (
+                batch_symbol is not None and axis == batch_symbol and size > 1
                 for axis, size in zip(axes, leaf.shape, strict=True)
             )  # fmt: skip
-            shapes.append(str([None if is_free else size for is_free, size in zip(free, leaf.shape, strict=True)]))
+            shapes.append(str([None if is_free else size for is_free, size in zip(free_axes, leaf.shape, strict=True)]))
         return tuple(shapes)
 
     def _find_calls(self, batch: Batch, leaves: Sequence[Any], reason: str) -> ResizedCalls | str:
@@ -136,13 +137,13 @@ class Resizer:
         failure = ""
         for axes in (self._varying_axes(leaves), ()) if not any(map(self._is_fixed, self._exports)) else ((),):
             try:
-                other = export_fresh(self.model, example, axes)
-                self._check_batched(other)
-                matching = Matching(self.program, other)
-                refusal = other.shapes.refusal(leaves)
+                other_program = export_fresh(self.model, example, axes)
+                self._check_batched(other_program)
+                matching = Matching(self.program, other_program)
+                refusal = other_program.shapes.refusal(leaves)
                 if refusal is not None:
                     raise MismatchError(f"another export {refusal}")
-                self._check_groups(other, example)
+                self._check_groups(other_program, example)
                 calls = matching.at(leaves)
             except MismatchError as mismatch:
                 failure = failure or f"exported at the other sizes, {mismatch}"
@@ -171,31 +172,33 @@ class Resizer:
 
     def _varying_axes(self, leaves: Sequence[Any]) -> Axes:
         """Return the axes of each input that may vary: those of the first export, and those that differ from it."""
-        free: list[frozenset[int]] = []
-        for leaf, recorded in zip(leaves, self.program.shapes.recorded, strict=True):
-            if isinstance(leaf, Tensor) and isinstance(recorded, tuple) and len(recorded) == leaf.dim():
-                axes = enumerate(zip(recorded, leaf.shape, strict=True))
-                free.append(frozenset(axis for axis, (was, size) in axes if not isinstance(was, int) or was != size))
+        varying_axes: list[frozenset[int]] = []
+        for leaf, recorded_lengths in zip(leaves, self.program.shapes.recorded, strict=True):
+            if isinstance(leaf, Tensor) and isinstance(recorded_lengths, tuple) and len(recorded_lengths) == leaf.dim():
+                axes = enumerate(zip(recorded_lengths, leaf.shape, strict=True))
+                varying_axes.append(
+                    frozenset(axis for axis, (was, size) in axes if not isinstance(was, int) or was != size)
+                )
             else:
-                free.append(frozenset())
-        return free
+                varying_axes.append(frozenset())
+        return varying_axes
 
-    def _check_batched(self, other: Program) -> None:
+    def _check_batched(self, other_program: Program) -> None:
         """Check that the batch size may vary in a further export.
 
         Raises:
             MismatchError: it may vary in the first export alone.
         """
-        if self.program.batched is not None and other.batched is None:
+        if self.program.batched is not None and other_program.batched is None:
             raise MismatchError("the batch size is fixed there")
 
-    def _check_groups(self, other: Program, example: Batch) -> None:
+    def _check_groups(self, other_program: Program, example: Batch) -> None:
         """Check that a further export has the same groups of units.
 
         Raises:
             MismatchError: other units are removed together.
         """
-        if _groups_of(self.program, self.example) != _groups_of(other, example):
+        if _groups_of(self.program, self.example) != _groups_of(other_program, example):
             raise MismatchError("other units go together there")
 
     @comparable_arithmetic()

@@ -51,10 +51,10 @@ class PrefixCost:
         members = {(member.tensor, member.axis): member.units for member in network.members}
         axes = list(members.values())
         terms = [list(range(len(axes) + at, len(axes) + at + len(term.axes))) for at, term in _starts(network)]
-        worked = [units for term in network.work for units in term.axes]
-        axes += worked
-        rounded = [False] * len(members) + channel_axes(network, worked)
-        shapes, fixed = _tensor_axes(network, {key: number for number, key in enumerate(members)}, len(axes))
+        work_axes = [units for term in network.work for units in term.axes]
+        axes += work_axes
+        is_rounded = [False] * len(members) + channel_axes(network, work_axes)
+        shapes, fixed_sizes = _tensor_axes(network, {key: number for number, key in enumerate(members)}, len(axes))
         self._shapes, self._terms = (_pad_rows(rows, len(axes)) for rows in (shapes, terms))
         self._constants = [term.constant for term in network.work]
         self._itemsizes = np.array([tensor.itemsize for tensor in network.tensors], np.int64)
@@ -62,8 +62,8 @@ class PrefixCost:
         self._groups = _axes_by_group(groups, axes)
         kept = network.mask({}) if mask is None else mask
         lengths = np.array([int(kept[units].sum()) for units in axes], np.int64)
-        self._whole = np.concatenate([lengths, np.array(fixed, np.int64)])
-        self._rounded = np.array([*rounded, *[False] * len(fixed)], bool)
+        self._whole = np.concatenate([lengths, np.array(fixed_sizes, np.int64)])
+        self._rounded = np.array([*is_rounded, *[False] * len(fixed_sizes)], bool)
 
     def cost(self, kept: np.ndarray) -> Cost:
         """Return the cost where each group keeps a number of its first units (groups,)."""
@@ -73,9 +73,9 @@ class PrefixCost:
         """Yield for each group the cost where it alone keeps as many units as later, the others as now (groups,)."""
         lengths = self._lengths(kept)
         for group, count, target in zip(self._groups, kept.tolist(), later.tolist(), strict=True):
-            changed = lengths.copy()
-            changed[group.axes] += group.entries[:, target] - group.entries[:, count]
-            yield self._cost(changed)
+            changed_lengths = lengths.copy()
+            changed_lengths[group.axes] += group.entries[:, target] - group.entries[:, count]
+            yield self._cost(changed_lengths)
 
     def _lengths(self, kept: np.ndarray) -> np.ndarray:
         """Return the number of remaining entries of each axis, (axes,)."""
@@ -107,17 +107,17 @@ def _tensor_axes(
         number_of: the numbers of the axes on which units lie.
         first: the number of the first axis without units.
     """
-    fixed = [1]
+    fixed_sizes = [1]
     shapes: list[list[int]] = []
     for tensor in network.tensors:
         shapes.append([])
         for axis, length in enumerate(tensor.shape):
             number = number_of.get((tensor.name, axis))
-            shapes[-1].append(first + len(fixed) if number is None else number)
-            fixed += [length] if number is None else []
-        whole = number_of.get((tensor.name, WHOLE))
-        shapes[-1] += [] if whole is None else [whole]
-    return shapes, fixed
+            shapes[-1].append(first + len(fixed_sizes) if number is None else number)
+            fixed_sizes += [length] if number is None else []
+        whole_axis = number_of.get((tensor.name, WHOLE))
+        shapes[-1] += [] if whole_axis is None else [whole_axis]
+    return shapes, fixed_sizes
 
 
 def _starts(network: Network) -> Iterator[tuple[int, Work]]:
@@ -136,10 +136,10 @@ def _axes_by_group(groups: Sequence[Group], axes: Sequence[Tensor]) -> list[_Gro
         for number, units in enumerate(arrays):
             if highest[number] < group.offset:
                 continue
-            inside = units[(units >= group.offset) & (units < group.offset + group.size)] - group.offset
-            if len(inside):
+            own_entries = units[(units >= group.offset) & (units < group.offset + group.size)] - group.offset
+            if len(own_entries):
                 numbers.append(number)
-                entries.append(np.concatenate([[0], np.bincount(inside, minlength=group.size).cumsum()]))
+                entries.append(np.concatenate([[0], np.bincount(own_entries, minlength=group.size).cumsum()]))
         table = np.array(entries, np.int64).reshape(len(entries), group.size + 1)
         group_axes.append(_GroupAxes(np.array(numbers, np.int64), table))
     return group_axes

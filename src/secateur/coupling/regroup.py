@@ -44,18 +44,18 @@ def merge_groups(network: Network, wide: Group, narrow: Group) -> Network:
         narrow: the smaller group; its size divides the other's.
     """
     share = wide.size // narrow.size
-    merged = replace(
+    bundle = replace(
         wide,
         size=narrow.size,
         kind=wide.kind if wide.kind == narrow.kind else "bundles",
         members=(*wide.members, *(m for m in narrow.members if m not in wide.members)),
         dropouts=tuple(dict.fromkeys((*wide.dropouts, *narrow.dropouts))),
     )
-    remaining = [merged if group is wide else group for group in network.groups if group is not narrow]
+    remaining = [bundle if group is wide else group for group in network.groups if group is not narrow]
     number = torch.full((network.units + 1,), -1)
     offset = 0
     for group in remaining:
-        if group is merged:
+        if group is bundle:
             number[wide.span] = torch.arange(offset, offset + narrow.size).repeat_interleave(share)
             number[narrow.span] = torch.arange(offset, offset + narrow.size)
         else:

@@ -59,12 +59,12 @@ def with_blocks(network: Network, blocks: Sequence[RemovableBlock]) -> Network:
     """
     if not blocks:
         return network
-    alone, offset = of_blocks(network, blocks), network.units
-    group = alone.groups[0]
+    block_group, offset = of_blocks(network, blocks), network.units
+    group = block_group.groups[0]
     members = tuple(
         replace(member, axis=WHOLE, units=member.units[:1] + offset, is_producer=False) for member in group.members
     )
-    consumers = tuple(replace(consumer, units=consumer.units + offset) for consumer in alone.consumers)
+    consumers = tuple(replace(consumer, units=consumer.units + offset) for consumer in block_group.consumers)
     owners = (
         _block_axis(term.module, {block.path: number for number, block in enumerate(blocks)}) for term in network.work
     )

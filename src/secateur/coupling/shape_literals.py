@@ -49,8 +49,10 @@ class ShapeLiteral:
         Args:
             mask: which units are kept (units + 1,).
         """
-        others: dict[int | None, int] = {position: _remaining_entries(units, mask) for position, units in self.inferred}
-        return {self.position: self.value(mask), **others}
+        other_values: dict[int | None, int] = {
+            position: _remaining_entries(units, mask) for position, units in self.inferred
+        }
+        return {self.position: self.value(mask), **other_values}
 
     def remaining(self, mask: Tensor) -> int:
         """Return how many of the counted entries remain. `mask` holds which units are kept (units + 1,)."""
@@ -81,10 +83,10 @@ def shape_literals_of(op: OpContext, result: Any) -> Iterator[ShapeLiteral]:
     rule = rule_of(op.node).literals
     if rule is None:
         return
-    written = arguments(op.node)
+    values = arguments(op.node)
     axes = list(rule(op, result))
     for argument, position, labels in axes:
-        value = written.get(argument)
+        value = values.get(argument)
         number = value[position] if position is not None and isinstance(value, list | tuple) else value
         if not bool(labels.any()):
             continue
@@ -119,7 +121,7 @@ def expanded_sizes(node: Node, dim: int, labels: Tensor) -> Iterator[ShapeLitera
         while operand.op == "call_function" and rule_of(operand).copies:
             operand = operand.all_input_nodes[0]
         if operator_name(operand) == "expand":
-            written: Any = arguments(operand)["size"]
-            position = len(written) + dim
-            if position >= 0 and isinstance(written[position], int) and written[position] == len(labels):
+            sizes: Any = arguments(operand)["size"]
+            position = len(sizes) + dim
+            if position >= 0 and isinstance(sizes[position], int) and sizes[position] == len(labels):
                 yield ShapeLiteral(operand, "size", position, labels[:, None])

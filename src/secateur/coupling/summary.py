@@ -58,9 +58,11 @@ def network_rows(network: "Network") -> list[list[str]]:
 def example_text(network: "Network") -> str:
     """Return the inputs of one example in words, for which MACs are counted."""
     shapes = input_shapes(network)
-    named = [f"{name} of {shape}" for name, shape in zip(_input_names(network.example), shapes, strict=True) if name]
-    if len(named) == len(shapes):
-        return " and ".join(named)
+    named_shapes = [
+        f"{name} of {shape}" for name, shape in zip(_input_names(network.example), shapes, strict=True) if name
+    ]
+    if len(named_shapes) == len(shapes):
+        return " and ".join(named_shapes)
     return f"an input of {shapes[0]}" if len(shapes) == 1 else f"inputs of {' and '.join(shapes)}"
 
 
@@ -110,18 +112,18 @@ def _input_names(batch: Batch) -> list[str]:
 
 def share(network: "Network", group: "Group") -> tuple[int, int]:
     """Return the parameters and MACs that are removed with all units of a group but one."""
-    owned = {member.tensor for member in group.members}
-    tensors = [tensor for tensor in network.tensors if tensor.name in owned]
+    tensors_of_group = {member.tensor for member in group.members}
+    tensors = [tensor for tensor in network.tensors if tensor.name in tensors_of_group]
     work = [term for term in network.work if any(group.owns(axis) for axis in term.axes)]
     masks = (network.mask({}), network.mask({group.name: torch.tensor([0])}))
-    dense, alone = (cost_of(mask, tensors, group.members, work, ()) for mask in masks)
-    return dense.params - alone.params, dense.macs - alone.macs
+    dense, share_cost = (cost_of(mask, tensors, group.members, work, ()) for mask in masks)
+    return dense.params - share_cost.params, dense.macs - share_cost.macs
 
 
 def _members_text(group: "Group") -> str:
     names = [str(member) for member in group.members]
-    more = f" and {len(names) - WRAP} more" if len(names) > WRAP else ""
-    return ", ".join(names[:WRAP]) + more
+    rest_text = f" and {len(names) - WRAP} more" if len(names) > WRAP else ""
+    return ", ".join(names[:WRAP]) + rest_text
 
 
 def _paths_of_programs(network: "Network") -> list[str]:

@@ -89,9 +89,9 @@ def _work_of_operators(program: Program, example: Batch, tracer: LabelTracer, un
     batch = example.size or 1
     for cost in tracer.notes.costs:
         yield Work(module_path(cost.node), cost.constant / batch, tuple(units(axis) for axis in cost.axes))
-    counted = {cost.node for cost in tracer.notes.costs}
-    uncounted = (node for node in program.nodes if node.op == "call_function" and node not in counted)
-    for node, macs in counted_macs(program, example, uncounted).items():
+    counted_nodes = {cost.node for cost in tracer.notes.costs}
+    uncounted_nodes = (node for node in program.nodes if node.op == "call_function" and node not in counted_nodes)
+    for node, macs in counted_macs(program, example, uncounted_nodes).items():
         if macs:
             yield Work(module_path(node), macs / batch, ())
 
@@ -173,10 +173,10 @@ def _tensor_costs(model: nn.Module) -> tuple[TensorCost, ...]:
 
 def _reshaping_modules(units: Units, tracer: LabelTracer) -> dict[str, tuple[str, ...]]:
     """Return for each group the modules whose own code changes the shape of its activations."""
-    reshaped = [
+    module_paths = [
         (module_path(node), torch.unique(units(torch.unique(labels)))) for node, labels in tracer.couplings.rectangles
     ]
     return {
-        group.name: tuple(dict.fromkeys(path for path, found_units in reshaped if group.owns(found_units)))
+        group.name: tuple(dict.fromkeys(path for path, found_units in module_paths if group.owns(found_units)))
         for group in units.groups
     }

@@ -161,13 +161,13 @@ def example_batches(example: Any, device: torch.device, dtype: torch.dtype | Non
     if isinstance(example, Tensor | np.ndarray | Mapping | tuple):
         args, kwargs = _inputs(example, dtype)
         kwargs.pop("labels", None)
-        whole = Batch(args, kwargs)
-        check_batch(whole, 0)
+        whole_batch = Batch(args, kwargs)
+        check_batch(whole_batch, 0)
     else:
-        whole = as_batches(example, dtype=dtype)[0]
-    whole = on_device(Batch(whole.args, whole.kwargs), device)
-    size = whole.size
-    if not whole.is_divisible:
-        return [whole]
-    pair = whole.map(lambda tensor: torch.cat([tensor, tensor]) if size == 1 else tensor[:2])
-    return [pair] if size == 2 else [pair, whole]
+        whole_batch = as_batches(example, dtype=dtype)[0]
+    whole_batch = on_device(Batch(whole_batch.args, whole_batch.kwargs), device)
+    size = whole_batch.size
+    if not whole_batch.is_divisible:
+        return [whole_batch]
+    pair = whole_batch.map(lambda tensor: torch.cat([tensor, tensor]) if size == 1 else tensor[:2])
+    return [pair] if size == 2 else [pair, whole_batch]

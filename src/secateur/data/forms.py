@@ -113,12 +113,12 @@ def as_target(target: Any, size: int | None, dtype: torch.dtype | None = None) -
         return as_tensors(target, dtype)
     if isinstance(target, Mapping):
         return {name: as_target(entry, size, dtype) for name, entry in target.items()}
-    plain = as_tensor(target, dtype)
-    if type(plain) not in (list, tuple):
-        return plain
-    if len(plain) == size and not all(_has_length(entry, size) for entry in plain):
-        return as_tensors(ExampleList(plain), dtype)
-    return type(plain)(as_target(entry, size, dtype) for entry in plain)
+    plain_target = as_tensor(target, dtype)
+    if type(plain_target) not in (list, tuple):
+        return plain_target
+    if len(plain_target) == size and not all(_has_length(entry, size) for entry in plain_target):
+        return as_tensors(ExampleList(plain_target), dtype)
+    return type(plain_target)(as_target(entry, size, dtype) for entry in plain_target)
 
 
 def _has_length(value: object, size: int) -> bool:
@@ -128,8 +128,8 @@ def _has_length(value: object, size: int) -> bool:
 def is_row(item: object) -> bool:
     """Return whether an item is one example: its label is a number or a text, or an input a list of numbers."""
     if isinstance(item, Mapping):
-        labelled = any(is_numeric(item[key]) for key in LABEL_KEYS if key in item)
-        return labelled or any(isinstance(value, list) and are_numbers(value) for value in item.values())
+        has_label = any(is_numeric(item[key]) for key in LABEL_KEYS if key in item)
+        return has_label or any(isinstance(value, list) and are_numbers(value) for value in item.values())
     if not isinstance(item, tuple | list) or len(item) != 2:
         return False
     is_text = isinstance(item[1], str) and isinstance(item[0], Tensor | np.ndarray)
@@ -184,13 +184,13 @@ def _shapes_of_inputs(example: Any) -> str:
 
 def collate(examples: Sequence[Any]) -> Any:
     """Collate examples: stacked if they have one shape, else as an `ExampleList`."""
-    first = examples[0]
-    if all(isinstance(example, Tensor) and example.shape == first.shape for example in examples):
+    first_example = examples[0]
+    if all(isinstance(example, Tensor) and example.shape == first_example.shape for example in examples):
         return torch.stack(list(examples))
     if all(isinstance(example, Number | np.generic) for example in examples):
         return as_tensor(list(examples))
-    if all(isinstance(example, Mapping) and example.keys() == first.keys() for example in examples):
-        return {name: collate([example[name] for example in examples]) for name in first}
-    if all(isinstance(example, tuple | list) and len(example) == len(first) for example in examples):
+    if all(isinstance(example, Mapping) and example.keys() == first_example.keys() for example in examples):
+        return {name: collate([example[name] for example in examples]) for name in first_example}
+    if all(isinstance(example, tuple | list) and len(example) == len(first_example) for example in examples):
         return tuple(collate(column) for column in zip(*examples, strict=True))
     return None if all(example is None for example in examples) else ExampleList(examples)

@@ -38,10 +38,11 @@ def with_next_tokens(batches: Iterable[Batch], title: str) -> list[Batch]:
         title: the name of the model's class.
     """
     all_batches = list(batches)
-    labelled = [batch for batch in all_batches if batch.has_labels]
+    labelled_batches = [batch for batch in all_batches if batch.has_labels]
     is_causal = is_causal_language_model(title)
-    if not is_causal and labelled and WITH_HEAD.search(title) is None:
-        is_causal = all(map(_labels_repeat_tokens, labelled))  # a batch alone may repeat those of a masked model
+    if not is_causal and labelled_batches and WITH_HEAD.search(title) is None:
+        # a batch alone may repeat the tokens of a masked model
+        is_causal = all(map(_labels_repeat_tokens, labelled_batches))
     return [_with_next_tokens(batch, is_causal) if batch.has_labels else batch for batch in all_batches]
 
 

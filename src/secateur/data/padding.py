@@ -40,8 +40,8 @@ def without_padding(batches: Sequence[Batch], batch_size: int) -> list[Batch]:
     for form in dict.fromkeys((*longest, *groups)):
         examples = groups[form]
         for start in range(0, len(examples), batch_size):
-            joined = concat_batches(examples[start : start + batch_size])
-            result.append(replace(joined, has_labels=examples[start].has_labels))
+            joined_batch = concat_batches(examples[start : start + batch_size])
+            result.append(replace(joined_batch, has_labels=examples[start].has_labels))
     return result
 
 
@@ -81,8 +81,8 @@ def _slice(name: str, value: Any, spans: Spans, lengths: Mapping[str, int]) -> A
     by_position = value.dim() == 2 and not value.is_floating_point()
     if not (by_position or name == mask or any(word in name for word in BY_POSITION)):
         return value
-    first, end = spans[mask]
-    return value[:, first:end]
+    start, end = spans[mask]
+    return value[:, start:end]
 
 
 def _entries(example: Batch) -> int:

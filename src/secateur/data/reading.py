@@ -24,37 +24,40 @@ def free_memory() -> int | None:
 
 
 def read_items(
-    data: Iterable[Any], length: int | None, most: int | None = None, free: Callable[[], int | None] = free_memory
+    data: Iterable[Any],
+    length: int | None,
+    most_items: int | None = None,
+    free_bytes: Callable[[], int | None] = free_memory,
 ) -> list[Any]:
     """List the items that data produce.
 
     Args:
         data: the data.
         length: the number of items, or None where it is unknown.
-        most: the largest number of items of unknown number; by default more for single examples than for batches.
-        free: a function that returns the bytes that are free.
+        most_items: the largest number of items of unknown number; by default more for single examples than for batches.
+        free_bytes: a function that returns the bytes that are free.
 
     Raises:
         DataError: the data do not end, or fill the memory.
     """
-    at_start, unchecked_bytes = free(), 0
+    at_start, unchecked_bytes = free_bytes(), 0
     items: list[Any] = []
     with counted("reading data", length) as step:
         for item in data:
-            if most is None:
-                most = MOST_ROWS if is_row(item) else MOST_BATCHES
+            if most_items is None:
+                most_items = MOST_ROWS if is_row(item) else MOST_BATCHES
             items.append(item)
             unchecked_bytes += sum(int(getattr(leaf, "nbytes", 0)) for leaf in pytree.tree_leaves(item))
             is_checked = unchecked_bytes > BYTES_BETWEEN_CHECKS or len(items) % ITEMS_BETWEEN_CHECKS == 0
             if is_checked and at_start is not None:
                 unchecked_bytes = 0
-                if (free() or 0) < LEAST_FREE * at_start:
+                if (free_bytes() or 0) < LEAST_FREE * at_start:
                     total = "" if length is None else f" of {length}"
                     raise DataError(
                         f"{len(items)}{total} items of data filled {at_start / 1e9:.1f} GB of memory; {ADVICE}"
                     )
-            if length is None and len(items) > most:
-                raise DataError(f"data gave more than {most:,} items; {ADVICE}")
+            if length is None and len(items) > most_items:
+                raise DataError(f"data gave more than {most_items:,} items; {ADVICE}")
             step.advance()
     return items
 

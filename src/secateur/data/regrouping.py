@@ -31,12 +31,12 @@ def regrouped_batches(batches: Sequence[Batch], size: int) -> list[Batch]:
         batches: the batches; those that can't be divided stay as they are.
         size: the number of examples of a new batch.
     """
-    regrouped = list[Batch]()
+    new_batches = list[Batch]()
     for form, members in itertools.groupby(batches, example_form):
         neighbours = list(members)
         is_joined = form is not None and len(neighbours) > 1
-        regrouped += _batches_of_size(neighbours, size) if is_joined else neighbours
-    return regrouped
+        new_batches += _batches_of_size(neighbours, size) if is_joined else neighbours
+    return new_batches
 
 
 def _batches_of_size(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
@@ -44,8 +44,8 @@ def _batches_of_size(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
     pieces, missing = list[Batch](), size
     for batch in batches:
         examples = batch.size or 1
-        first = min(missing, examples)
-        for index in (torch.arange(first), *torch.arange(first, examples).split(size)):
+        count = min(missing, examples)
+        for index in (torch.arange(count), *torch.arange(count, examples).split(size)):
             if not len(index):
                 continue
             pieces.append(batch if len(index) == examples else batch.take(index))

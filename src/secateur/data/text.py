@@ -73,11 +73,11 @@ def _strings(texts: str | Iterable[str]) -> list[str]:
     Raises:
         DataError: there is none, or one is no string.
     """
-    listed = [texts] if isinstance(texts, str) else list(texts) if isinstance(texts, Iterable) else [texts]
-    for text in listed:
+    text_list = [texts] if isinstance(texts, str) else list(texts) if isinstance(texts, Iterable) else [texts]
+    for text in text_list:
         if not isinstance(text, str):
             raise DataError(f"texts holds {kind_text(text)}; give strings")
-    strings = [text for text in listed if text.strip()]
+    strings = [text for text in text_list if text.strip()]
     if not strings:
         raise DataError("texts holds no text; a generator that was used up gives none, so pass a list of strings")
     return strings
@@ -135,10 +135,10 @@ def _padding_token(tokenizer: Any) -> int:
     return int(getattr(tokenizer, "pad_token_id", None) or 0)
 
 
-def _pad_token_rows(rows: Sequence[Sequence[int]], token: int, masked: bool, labelled: bool) -> dict[str, Tensor]:
+def _pad_token_rows(rows: Sequence[Sequence[int]], token: int, has_mask: bool, has_labels: bool) -> dict[str, Tensor]:
     """Return rows as one batch."""
     longest = max(map(len, rows))
     ids = torch.tensor([[*row, *[token] * (longest - len(row))] for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-    batch = {"input_ids": ids, "attention_mask": mask} if masked else {"input_ids": ids}
-    return {**batch, "labels": ids.masked_fill(mask == 0, IGNORED_LABEL)} if labelled else batch
+    batch = {"input_ids": ids, "attention_mask": mask} if has_mask else {"input_ids": ids}
+    return {**batch, "labels": ids.masked_fill(mask == 0, IGNORED_LABEL)} if has_labels else batch

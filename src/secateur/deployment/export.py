@@ -80,10 +80,10 @@ def export_to(model: nn.Module, path: Path, examples: Sequence[Batch], opset: in
         SecateurError: as `export` raises.
     """
     check_export_path(path, opset)
-    placed = [on_device(example, device_of(model)) for example in examples]
+    placed_examples = [on_device(example, device_of(model)) for example in examples]
     with isolated_evaluation(model), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        program, accepted = export_first(model, placed)
-        batch = accepted if program.batched is None else placed[-1]
+        program, accepted_example = export_first(model, placed_examples)
+        batch = accepted_example if program.batched is None else placed_examples[-1]
         facts = FORMATS[path.suffix](model, program, batch, Path(folder) / path.name, opset)
         sources = sorted(Path(folder).iterdir())
         write_files(path.parent, {source.name: _copy_of(source) for source in sources})
@@ -122,8 +122,8 @@ def _onnx_file(model: nn.Module, program: Program, batch: Batch, path: Path, ops
     version = write_onnx(model, program.exported, program.batched, path, opset)
     session, keywords = OnnxSession(path), cache_disabled(model, batch)
 
-    def run(other: Batch) -> list[Tensor]:
-        return session.run(session.feed(other, keywords))
+    def run(batch: Batch) -> list[Tensor]:
+        return session.run(session.feed(batch, keywords))
 
     feed = session.feed(batch, keywords)
     return {
@@ -143,9 +143,9 @@ def _program_file(model: nn.Module, program: Program, batch: Batch, path: Path, 
         raise StorageError(f"{path} can't be written: {failure}") from failure
     module, keywords = read_program(path), cache_disabled(model, batch)
 
-    def run(other: Batch) -> list[Tensor]:
-        copied = other.with_copied_inputs()
-        return tensors_in(module(*copied.args, **copied.kwargs, **keywords))
+    def run(batch: Batch) -> list[Tensor]:
+        batch_copy = batch.with_copied_inputs()
+        return tensors_in(module(*batch_copy.args, **batch_copy.kwargs, **keywords))
 
     return {
         "format": f"program of torch.export {torch.__version__}",

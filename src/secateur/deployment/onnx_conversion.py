@@ -53,17 +53,17 @@ def write_onnx(model: nn.Module, exported: ExportedProgram, batched: str | None,
     """
     try:
         with torch_logs_silenced():
-            converted: Any = torch.onnx.export(exported, dynamo=True, verbose=False, opset_version=opset)
+            onnx_program: Any = torch.onnx.export(exported, dynamo=True, verbose=False, opset_version=opset)
         if batched is not None:
-            _name_axis(converted.model, batched, BATCH)
-        converted.save(str(path))
+            _name_axis(onnx_program.model, batched, BATCH)
+        onnx_program.save(str(path))
     except Exception as failure:  # torch's exporter raises any type
         message = str(failure).strip() or "no reason is given"
         raise TraceError(
             f"torch.onnx can't express {type(model).__name__} ({type(failure).__name__}: "
             f"{message.splitlines()[0][:300]}); another opset= may help, or a file of torch.export: small.pt2"
         ) from failure
-    return int(converted.model.opset_imports[""])
+    return int(onnx_program.model.opset_imports[""])
 
 
 def _name_axis(graph_model: Any, symbol: str, name: str) -> None:

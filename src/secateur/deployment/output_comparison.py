@@ -37,21 +37,23 @@ def compared_outputs(
     if program.batched is not None and batch.is_divisible and batch.size:
         batches.append(batch.take(torch.tensor([*range(batch.size), 0])))
     worst = math.nan if program.draws else 0.0
-    for other in batches:
+    for batch in batches:
         try:
-            outputs = run(other)
-            difference, allowed = output_difference(outputs, tensors_in(call_model(model, other)), program.lowest_type)
+            outputs = run(batch)
+            difference, tolerance = output_difference(
+                outputs, tensors_in(call_model(model, batch)), program.lowest_type
+            )
         except Exception as failure:  # runtimes have their own types
             message = str(failure).strip().splitlines()[0][:300]
             raise TraceError(
-                f"{runtime} can't run {type(model).__name__} for a batch of {other.size} ({type(failure).__name__}: "
+                f"{runtime} can't run {type(model).__name__} for a batch of {batch.size} ({type(failure).__name__}: "
                 f"{message}); nothing is written"
             ) from failure
-        if not program.draws and not difference <= OTHER_KERNELS * allowed:
+        if not program.draws and not difference <= OTHER_KERNELS * tolerance:
             raise TraceError(
                 f"{runtime} computes another output than {type(model).__name__}: it differs by {difference:.1e} of the "
-                f"largest output for a batch of {other.size}, where {OTHER_KERNELS * allowed:.0e} is float noise; "
+                f"largest output for a batch of {batch.size}, where {OTHER_KERNELS * tolerance:.0e} is float noise; "
                 "nothing is written"
             )
         worst = max(worst, difference) if not program.draws else worst
-    return {"difference": worst, "batch_sizes": tuple(other.size or 1 for other in batches)}
+    return {"difference": worst, "batch_sizes": tuple(batch.size or 1 for batch in batches)}

@@ -29,7 +29,7 @@ def class_hits(output: Any, labels: Any, examples: int) -> Tensor:
     if classes is None or not isinstance(labels, Tensor) or labels.is_floating_point() or labels.shape != classes.shape:
         return torch.full((examples,), float("nan"), dtype=torch.float64)
     labels = labels.to(classes.device)
-    counted = labels != IGNORED
-    hits = ((classes == labels) & counted).double().view(examples, -1).sum(1)
-    fractions: Tensor = hits / counted.double().view(examples, -1).sum(1)
+    is_counted = labels != IGNORED
+    hits = ((classes == labels) & is_counted).double().view(examples, -1).sum(1)
+    fractions: Tensor = hits / is_counted.double().view(examples, -1).sum(1)
     return fractions.cpu()

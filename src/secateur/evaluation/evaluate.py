@@ -124,8 +124,8 @@ def output_divergences(
     """
     scales = dense.scales_of(batches) if scales is None else scales
     with dense.ready_for(batches), isolated_evaluation(small, writes):
-        tracked = track(batches, "examples in both networks")
-        pairs = (OutputPair(batch, dense.of(batch), run_seeded(small, batch), scales) for batch in tracked)
+        tracked_batches = track(batches, "examples in both networks")
+        pairs = (OutputPair(batch, dense.of(batch), run_seeded(small, batch), scales) for batch in tracked_batches)
         return torch.cat([pair.divergences(pair.small, temperature) for pair in pairs])
 
 

@@ -59,14 +59,14 @@ class GenerationPhase:
             return lambda: forward(**prompt)
         with torch.no_grad():
             output = forward(**prompt)
-        cached = cached_inputs(model, output)
-        if not cached:
+        next_inputs = cached_inputs(model, output)
+        if not next_inputs:
             raise BudgetError(
                 f"keep={{'{DECODE}': ...}} is the time of a token with a cache of keys and values, and "
                 f"{type(model).__name__} returns none; give latency, the time of a batch"
             )
-        states = [(holder, dict(vars(holder))) for cache in cached.values() for holder in _cache_holders(cache)]
-        step = {**self._inputs(self.tokens[:, -1:]), **_encoder_output(output), **cached, "use_cache": True}
+        states = [(holder, dict(vars(holder))) for cache in next_inputs.values() for holder in _cache_holders(cache)]
+        step = {**self._inputs(self.tokens[:, -1:]), **_encoder_output(output), **next_inputs, "use_cache": True}
 
         def decode() -> Any:
             for holder, values in states:
@@ -118,16 +118,16 @@ def generation_phase(name: str, model: nn.Module, batch: Batch, length: int | No
     has_encoder = bool(getattr(config, "is_encoder_decoder", False))
     tokens = inputs.pop("decoder_input_ids" if has_encoder else "input_ids", None)
     encoder_inputs = {key: value for key, value in inputs.items() if has_encoder and not key.startswith("decoder_")}
-    others = [key for key, value in inputs.items() if not has_encoder and _is_further_input(value, tokens)]
-    if not isinstance(tokens, Tensor) or tokens.dim() != MATRIX_DIMS or others:
-        missing = f"further inputs, {', '.join(others)}" if others else "no matrix of token numbers"
+    further_keys = [key for key, value in inputs.items() if not has_encoder and _is_further_input(value, tokens)]
+    if not isinstance(tokens, Tensor) or tokens.dim() != MATRIX_DIMS or further_keys:
+        missing = f"further inputs, {', '.join(further_keys)}" if further_keys else "no matrix of token numbers"
         raise BudgetError(
             f"keep={{'{name}': ...}} is measured with token numbers as the only input of the decoder, and the data "
             f"has {missing}; give latency, the time of a batch"
         )
     length = tokens.shape[1] if length is None else length
-    repeated = tokens.repeat(1, -(-length // tokens.shape[1]))[:, :length]
-    return GenerationPhase(name, repeated, encoder_inputs)
+    prompt = tokens.repeat(1, -(-length // tokens.shape[1]))[:, :length]
+    return GenerationPhase(name, prompt, encoder_inputs)
 
 
 def check_generation(name: str, model: nn.Module, batch: Batch, length: int | None) -> None:
@@ -164,11 +164,11 @@ def _last_logits(model: nn.Module) -> dict[str, int]:
 
 def _encoder_output(output: Any) -> dict[str, Any]:
     """Return the encoder's output as an input of the decoder; nothing for models without an encoder."""
-    hidden = getattr(output, "encoder_last_hidden_state", None)
-    if hidden is None:
+    hidden_state = getattr(output, "encoder_last_hidden_state", None)
+    if hidden_state is None:
         return {}
     outputs: Any = importlib.import_module("transformers.modeling_outputs")
-    return {"encoder_outputs": outputs.BaseModelOutput(last_hidden_state=hidden)}
+    return {"encoder_outputs": outputs.BaseModelOutput(last_hidden_state=hidden_state)}
 
 
 def _cache_holders(cache: Any) -> Iterator[Any]:

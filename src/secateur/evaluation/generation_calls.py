@@ -54,8 +54,8 @@ class GenerationCalls:
         if keys.shape[-2] == queries.shape[-2]:  # attention to the tokens themselves, not to an encoder's output
             keys, values = (_with_rows(tensor, self.phase.length) for tensor in (keys, values))
         queries = _with_rows(queries, count)
-        others = {name: by_name[name] for name in ("scale", "enable_gqa") if name in by_name}
-        return OperatorCall(call.target, (queries, keys, values), {"is_causal": count > 1, **others})
+        further_arguments = {name: by_name[name] for name in ("scale", "enable_gqa") if name in by_name}
+        return OperatorCall(call.target, (queries, keys, values), {"is_causal": count > 1, **further_arguments})
 
 
 def generation_calls(model: nn.Module, phase: GenerationPhase) -> GenerationCalls:

@@ -83,8 +83,8 @@ def spread_microbatches(microbatches: Sequence[Batch], examples: int) -> list[Ba
     if ends[-1] <= examples:
         return list(microbatches)
     count = max(1, round(examples / max(sizes)))  # the last one may be a small rest
-    chosen = dict.fromkeys(bisect.bisect_right(ends, (at + 0.5) * ends[-1] / count) for at in range(count))
-    return [microbatches[number] for number in chosen]
+    indices = dict.fromkeys(bisect.bisect_right(ends, (at + 0.5) * ends[-1] / count) for at in range(count))
+    return [microbatches[number] for number in indices]
 
 
 def improves(before: Tensor, after: Tensor, allowance: float) -> bool:

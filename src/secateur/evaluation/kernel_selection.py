@@ -74,9 +74,9 @@ def select_network_kernels(
             continue
         module = fast.get_submodule(paths[name])
         candidates = {DENSE: partial(_identity, module)} | {key: partial(make, module) for key, make in kernels.items()}
-        chosen, kernel, times = select_kernel(candidates, layer_inputs[paths[name]])
+        fastest, kernel, times = select_kernel(candidates, layer_inputs[paths[name]])
         other_times = [milliseconds for key, milliseconds in times.items() if key != DENSE]
-        choices[name] = KernelChoice(chosen, times[DENSE], min(other_times)) if other_times else KernelChoice(DENSE)
+        choices[name] = KernelChoice(fastest, times[DENSE], min(other_times)) if other_times else KernelChoice(DENSE)
         replace_module(fast, paths[name], kernel)
     return FastNetwork(fast, choices)
 
@@ -107,9 +107,9 @@ def select_kernel(makers: Mapping[str, Callable[[], nn.Module]], x: Tensor) -> t
         modules[name] = module
     with torch.no_grad():
         times = interleaved_times([partial(module, x) for module in modules.values()], ROUNDS)
-    least = {name: min(module_times) for name, module_times in zip(modules, times, strict=True)}
-    best = min(least, key=lambda name: least[name])
-    return best, modules[best], least
+    least_times = {name: min(module_times) for name, module_times in zip(modules, times, strict=True)}
+    best = min(least_times, key=lambda name: least_times[name])
+    return best, modules[best], least_times
 
 
 def inputs_of(model: nn.Module, paths: Iterable[str], inputs: Any) -> dict[str, Tensor]:
@@ -134,8 +134,8 @@ def inputs_of(model: nn.Module, paths: Iterable[str], inputs: Any) -> dict[str, 
 
 def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
     """Put a module in the place of another."""
-    parent, _, last = path.rpartition(".")
-    setattr(model.get_submodule(parent), last, module)
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)
 
 
 def _record(by_path: dict[str, Tensor], path: str, module: nn.Module, args: tuple[Any, ...]) -> None:

@@ -51,7 +51,7 @@ class LatencyMeasurement:
     def override(self, node: Node) -> OpOverride:
         """Return the operator's call with a measurement."""
 
-        def timed(target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        def time_operator(target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             advance()
             call = OperatorCall(target, args, kwargs)
             result = call()
@@ -64,12 +64,16 @@ class LatencyMeasurement:
                 self.beside[self.followed[node]] += entries
             return result
 
-        return timed
+        return time_operator
 
     def _operator_seconds(self, node: Node, call: OperatorCall) -> float:
         """Return the seconds of an operator beside the layers; 0 where the phase of generation does not count it."""
-        timed = call if self.generation is None else self.generation.of_operator(node, call)
-        return 0.0 if timed is None else self.timings.recall(timed.description, partial(call_seconds, timed))
+        timed_call = call if self.generation is None else self.generation.of_operator(node, call)
+        return (
+            0.0
+            if timed_call is None
+            else self.timings.recall(timed_call.description, partial(call_seconds, timed_call))
+        )
 
     def table(self, total: float | None) -> LatencyTable:
         """Return the table of all measurements.
@@ -98,11 +102,11 @@ class LatencyMeasurement:
         return defaultdict(float, {node: beyond * count / entries for node, count in self.beside.items()})
 
     def _size_table(self, layer: LinearLayer, call: OperatorCall) -> SizeTable:
-        timed = call if self.generation is None else self.generation.of_layer(layer, call)
-        if timed is None:
+        timed_call = call if self.generation is None else self.generation.of_layer(layer, call)
+        if timed_call is None:
             return torch.zeros(1, 1, dtype=torch.float64), (len(layer.inputs),), (len(layer.outputs),)
-        self.layer_calls[layer.node] = timed
-        return self._measured_sizes(layer, timed)
+        self.layer_calls[layer.node] = timed_call
+        return self._measured_sizes(layer, timed_call)
 
     def _measured_sizes(self, layer: LinearLayer, call: OperatorCall) -> SizeTable:
         rows: tuple[int, ...] = (len(layer.inputs),)
@@ -147,14 +151,14 @@ def _block_unit(network: Network, node: Node) -> int:
     group = blocks_of(network)
     if group is None:
         return -1
-    inside = (index for index, path in enumerate(group.block_paths) if is_inside(module_path(node), [path]))
-    return next((group.offset + index for index in inside), -1)
+    blocks_around = (index for index, path in enumerate(group.block_paths) if is_inside(module_path(node), [path]))
+    return next((group.offset + index for index in blocks_around), -1)
 
 
 def _followed_layers(network: Network, layers: Mapping[Node, LinearLayer]) -> dict[Node, Node | None]:
     """Return for each operator the layer whose outputs it handles: that of its first input that follows one."""
-    followed: dict[Node, Node | None] = {}
+    last_layers: dict[Node, Node | None] = {}
     for node in network.program.nodes:
-        inputs = (followed.get(other) for other in node.all_input_nodes)
-        followed[node] = node if node in layers else next((layer for layer in inputs if layer is not None), None)
-    return followed
+        inputs = (last_layers.get(other) for other in node.all_input_nodes)
+        last_layers[node] = node if node in layers else next((layer for layer in inputs if layer is not None), None)
+    return last_layers

@@ -54,19 +54,21 @@ class LayerLatency:
         return self._known[inputs, outputs]
 
     def _seconds_of(self, inputs: int, outputs: int) -> float:
-        filled = min(-(-outputs // self.step) * self.step, self.columns[-1])
-        weights = torch.outer(_interpolation_weights(inputs, self.rows), _interpolation_weights(filled, self.columns))
+        filled_outputs = min(-(-outputs // self.step) * self.step, self.columns[-1])
+        weights = torch.outer(
+            _interpolation_weights(inputs, self.rows), _interpolation_weights(filled_outputs, self.columns)
+        )
         return float((weights * self.seconds).sum().clamp_min(0)) + self.beside * outputs / max(self.columns[-1], 1)
 
 
-def _interpolation_weights(count: int, measured: Sequence[int]) -> Tensor:
+def _interpolation_weights(count: int, measured_sizes: Sequence[int]) -> Tensor:
     """Return the weight of each measured size for a size between them, or in line with the least two, (sizes,)."""
-    weights = torch.zeros(len(measured), dtype=torch.float64)
-    if len(measured) == 1:
-        weights[0] = count / measured[0]
+    weights = torch.zeros(len(measured_sizes), dtype=torch.float64)
+    if len(measured_sizes) == 1:
+        weights[0] = count / measured_sizes[0]
         return weights
-    above = min(max(bisect.bisect_left(measured, count), 1), len(measured) - 1)
-    share = (count - measured[above - 1]) / (measured[above] - measured[above - 1])
+    above = min(max(bisect.bisect_left(measured_sizes, count), 1), len(measured_sizes) - 1)
+    share = (count - measured_sizes[above - 1]) / (measured_sizes[above] - measured_sizes[above - 1])
     weights[above - 1], weights[above] = 1 - share, share
     return weights
 
@@ -109,8 +111,8 @@ def with_weights_read(table: LatencyTable, sweep: float, total: float) -> Latenc
         sweep: the measured seconds of all layers, one after another.
         total: the measured seconds of the whole network, which are not exceeded.
     """
-    alone = sum(float(layer.seconds[-1, -1]) for layer in table.layers)
-    reading = max(min(sweep - alone, total - table.dense_seconds), 0.0)
+    seconds_alone = sum(float(layer.seconds[-1, -1]) for layer in table.layers)
+    reading = max(min(sweep - seconds_alone, total - table.dense_seconds), 0.0)
     weight_bytes = sum(layer.weight_bytes for layer in table.layers)
     layers = []
     for layer in table.layers:

@@ -122,22 +122,22 @@ def speed_note(dense: nn.Module, plan: Plan, times: tuple[LayerTime, ...], ratio
         ratio: how many times as fast it is.
         faults: the pages of memory that it takes anew in each run.
     """
-    promised = plan.dense.macs / max(plan.cost.macs, 1)
-    if promised <= 1 or ratio >= EXPECTED * promised:
+    macs_ratio = plan.dense.macs / max(plan.cost.macs, 1)
+    if macs_ratio <= 1 or ratio >= EXPECTED * macs_ratio:
         return ""
-    candidates = (_step_reason(plan, promised), _operator_reason(dense, times), _memory_reason(times, faults),
+    candidates = (_step_reason(plan, macs_ratio), _operator_reason(dense, times), _memory_reason(times, faults),
                   _short_reason(times))  # fmt: skip
     reasons = [reason for reason in candidates if reason]
     reasons = reasons or ["its layers are bound by memory, or by shapes that this machine's kernels are slow for"]
-    return f"{ratio:.2f} times as fast with {1 / promised:.0%} of the MACs: {'; '.join(reasons)}"
+    return f"{ratio:.2f} times as fast with {1 / macs_ratio:.0%} of the MACs: {'; '.join(reasons)}"
 
 
-def _step_reason(plan: Plan, promised: float) -> str:
+def _step_reason(plan: Plan, macs_ratio: float) -> str:
     effective = plan.effective
     if effective is None or effective.step == 1:
         return ""
     share = effective.kept / max(effective.dense, 1)
-    if share <= NOTABLE / promised:
+    if share <= NOTABLE / macs_ratio:
         return ""
     return (
         f"kernels work on {effective.step} channels at once, and counted in such steps {share:.0%} of the MACs are left"
@@ -147,10 +147,10 @@ def _step_reason(plan: Plan, promised: float) -> str:
 def _operator_reason(dense: nn.Module, times: tuple[LayerTime, ...]) -> str:
     has_macs = {name: isinstance(module, LAYERS) for name, module in dense.named_modules()}
     total = sum(time.pruned for time in times)
-    others = sum(time.pruned for time in times if not has_macs.get(time.name, False))
-    if total <= 0 or others <= 0.25 * total:
+    other_seconds = sum(time.pruned for time in times if not has_macs.get(time.name, False))
+    if total <= 0 or other_seconds <= 0.25 * total:
         return ""
-    return f"{others / total:.0%} of its time goes to operators without MACs"
+    return f"{other_seconds / total:.0%} of its time goes to operators without MACs"
 
 
 def _memory_reason(times: tuple[LayerTime, ...], faults: int) -> str:

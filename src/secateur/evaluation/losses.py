@@ -42,9 +42,9 @@ def supervised_losses(output: Any, target: Any, examples: int | None = None) -> 
         return (scores - labels).square().flatten(1).mean(1) if scores.dim() > 1 else (scores - labels).square()
     scores = scores.transpose(1, 2) if classes_last else scores
     losses = F.cross_entropy(scores, labels.long(), reduction="none")
-    counted = (labels != IGNORED).to(losses.dtype)
-    losses, counted = (per_example(values[None] if examples == 1 else values) for values in (losses, counted))
-    return losses / counted.where(counted > 0, torch.ones_like(counted))
+    is_counted = (labels != IGNORED).to(losses.dtype)
+    losses, is_counted = (per_example(values[None] if examples == 1 else values) for values in (losses, is_counted))
+    return losses / is_counted.where(is_counted > 0, torch.ones_like(is_counted))
 
 
 @dataclass(frozen=True)

@@ -63,10 +63,10 @@ def _check_any_value(metric: Metric, outputs: Outputs) -> None:
     """
     meter, count = MetricMeter(metric), 0
     for batch, output in outputs:
-        detached = pytree.tree_map(_detached_leaf, output)
-        if not bool(_usable_value(metric, batch, detached).isnan().all()):
+        detached_output = pytree.tree_map(_detached_leaf, output)
+        if not bool(_usable_value(metric, batch, detached_output).isnan().all()):
             return
-        meter.add(batch, (detached,), detached)
+        meter.add(batch, (detached_output,), detached_output)
         count += batch.size or 1
     if math.isnan(meter.results()[0].value):
         raise DataError(

@@ -106,17 +106,19 @@ class MetricMeter:
 
     def _single_number(self, batches: Sequence[Batch]) -> MetricValues:
         try:
-            merged = concat_batches(batches)
+            whole_batch = concat_batches(batches)
         except RuntimeError as failure:
             raise DataError(
                 f"metric={metric_name(self._metric)} gives one number, but outputs of several batches can't be "
                 f"concatenated ({failure}); let it return one value per example"
             ) from failure
-        count, value = merged.size or 1, self._number(merged)
+        count, value = whole_batch.size or 1, self._number(whole_batch)
         groups = min(GROUPS, count)
         numbers = torch.arange(count)
-        rest = [self._number(merged.take(numbers[numbers * groups // count != group])) for group in range(groups)]
-        without = torch.tensor(rest if groups > 1 else [value], dtype=torch.float64)  # (groups,)
+        jackknife_values = [
+            self._number(whole_batch.take(numbers[numbers * groups // count != group])) for group in range(groups)
+        ]
+        without = torch.tensor(jackknife_values if groups > 1 else [value], dtype=torch.float64)  # (groups,)
         pseudo_values = groups * value - (groups - 1) * without
         has_all = bool(pseudo_values.isfinite().all())
         return MetricValues(value, pseudo_values if has_all else torch.full_like(pseudo_values, math.nan))

@@ -49,8 +49,8 @@ class _Sources:
         """Return the module of a node that runs; "" where it belongs to none."""
         node = self._by_name.get(name) or self._by_output.get(name.removesuffix(BLOCKED))
         if node is None:  # the names of fused nodes hold those of their parts
-            fused = [other for other in self._by_name if other in name]
-            node = self._by_name[max(fused, key=len)] if fused else None
+            fused_names = [name_of_source for name_of_source in self._by_name if name_of_source in name]
+            node = self._by_name[max(fused_names, key=len)] if fused_names else None
         while node is not None and operator in LAYERS and node.op_type not in LAYERS:
             node = next((self._by_output[value] for value in node.input if value in self._by_output), None)
         return "" if node is None else self._innermost_module(node)

@@ -25,8 +25,8 @@ def main_output(output: Any) -> Tensor:
     logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     if isinstance(logits, Tensor):
         return logits
-    first = next((tensor for tensor in _float_tensors(output) if tensor.dim()), None)
-    if first is None:
+    first_tensor = next((tensor for tensor in _float_tensors(output) if tensor.dim()), None)
+    if first_tensor is None:
         if output is None:
             raise DataError("the network returns None; let its forward return what it computes")
         kinds = {leaf.dtype for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor) and leaf.dim()}
@@ -36,7 +36,7 @@ def main_output(output: Any) -> Tensor:
             f"the network returns {kind_text(output)} in which there is no floating-point tensor with axes; let its "
             f"forward return {advice}"
         )
-    return first
+    return first_tensor
 
 
 def outputs_by_example(output: Any) -> list[Tensor]:

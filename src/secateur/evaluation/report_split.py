@@ -57,15 +57,15 @@ def split_examples(
         DataError: a fraction leaves no example in one of the parts.
     """
     if tests is not None:
-        repeated, total = repeated_examples(batches, tests), sum(batch.size or 1 for batch in tests)
-        notes = [f"{repeated} of the {total} test examples {FITTED}"]
-        return ReportExamples(list(batches), list(tests), tests[0], repeated < total, tuple(notes[: min(repeated, 1)]))
+        repeats, total = repeated_examples(batches, tests), sum(batch.size or 1 for batch in tests)
+        notes = [f"{repeats} of the {total} test examples {FITTED}"]
+        return ReportExamples(list(batches), list(tests), tests[0], repeats < total, tuple(notes[: min(repeats, 1)]))
     fitted, measured = split_report_examples(batches, holdout)
     if not measured:
         return ReportExamples(fitted, fitted, batches[0], False)
-    repeated = repeated_examples(fitted, measured)
+    repeats = repeated_examples(fitted, measured)
     total = sum(batch.size or 1 for batch in measured)
-    notes = [f"{repeated} of the {total} measured examples {FITTED}"] if repeated else []
+    notes = [f"{repeats} of the {total} measured examples {FITTED}"] if repeats else []
     notes += ["the scores were given, and may have been computed on the measured examples"] if has_scores else []
     return ReportExamples(fitted, measured, batches[0], True, tuple(notes))
 
@@ -105,15 +105,15 @@ def split_report_examples(batches: Sequence[Batch], holdout: float | None) -> tu
         return list(batches), []
     divisible = all(batch.is_divisible and batch.has_target_by_example for batch in batches)
     units = sizes if divisible else [1] * len(batches)
-    wanted = count if divisible else round(len(batches) * count / sum(sizes))
+    wanted_count = count if divisible else round(len(batches) * count / sum(sizes))
     if holdout is None and not divisible:
-        wanted = max(wanted, 1) if len(batches) >= LARGEST_SHARE else 0
-    if holdout and not 0 < wanted < sum(units):
+        wanted_count = max(wanted_count, 1) if len(batches) >= LARGEST_SHARE else 0
+    if holdout and not 0 < wanted_count < sum(units):
         kind = "examples" if divisible else "batches that can't be divided"
         raise DataError(
             f"holdout={holdout:g} of {sum(units)} {kind} leaves none in one part; give more examples, or test="
         )
-    masks = spread_runs(sum(units), wanted).split(units)
+    masks = spread_runs(sum(units), wanted_count).split(units)
     if not divisible:
         pairs = list(zip(batches, masks, strict=True))
         return [batch for batch, mask in pairs if not mask], [batch for batch, mask in pairs if mask]
@@ -127,8 +127,8 @@ def spread_runs(total: int, count: int) -> Tensor:
     for run in range(runs):
         start, end = run * total // runs, (run + 1) * total // runs
         length = (run + 1) * count // runs - run * count // runs
-        first = start + (end - start - length) // 2
-        mask[first : first + length] = True
+        run_start = start + (end - start - length) // 2
+        mask[run_start : run_start + length] = True
     return mask
 
 
@@ -143,8 +143,8 @@ def _selected_examples(batches: Sequence[Batch], masks: Sequence[Tensor]) -> lis
 
 def repeated_examples(batches: Sequence[Batch], tests: Sequence[Batch]) -> int:
     """Return the number of test examples whose inputs are also among the other examples, bit for bit."""
-    known = {digest for batch in batches for digest in _input_digests(batch)}
-    return sum(digest in known for batch in tests for digest in _input_digests(batch))
+    known_digests = {digest for batch in batches for digest in _input_digests(batch)}
+    return sum(digest in known_digests for batch in tests for digest in _input_digests(batch))
 
 
 def _input_digests(batch: Batch) -> Iterator[bytes]:

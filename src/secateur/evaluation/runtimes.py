@@ -118,21 +118,21 @@ def export_onnx(model: nn.Module, batch: Batch) -> OnnxModel:
             proto = program.model_proto
             content = proto.SerializeToString()
         names = [argument.name for argument in new_session(content).get_inputs()]
-        exported = OnnxModel(proto, content, _named_inputs(names, batch.args, keywords))
-        session_call(exported)()
+        onnx_model = OnnxModel(proto, content, _named_inputs(names, batch.args, keywords))
+        session_call(onnx_model)()
     except Exception as failure:
         message = str(failure).strip() or "no reason is given"
         raise BudgetError(
             f"{type(model).__name__} can't be timed by onnxruntime ({type(failure).__name__}: "
             f"{message.splitlines()[0][:200]}); give target='cpu' to time torch's own kernels"
         ) from failure
-    return exported
+    return onnx_model
 
 
-def session_call(exported: OnnxModel) -> Call:
+def session_call(onnx_model: OnnxModel) -> Call:
     """Return the call that runs an exported model, on as many threads as torch uses now."""
-    session = new_session(exported.content)
-    return lambda: session.run(None, exported.inputs)
+    session = new_session(onnx_model.content)
+    return lambda: session.run(None, onnx_model.inputs)
 
 
 def new_session(model: bytes | str, **settings: Any) -> Any:
@@ -154,11 +154,13 @@ def new_session(model: bytes | str, **settings: Any) -> Any:
 
 def _named_inputs(names: Sequence[str], args: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
     """Return arrays by the names of a session's inputs: keywords by their own, other tensors in their order."""
-    named = {name: value for name, value in keywords.items() if name in names and isinstance(value, Tensor)}
-    unnamed_keywords = {name: value for name, value in keywords.items() if name not in named}
-    others = [leaf for leaf in tree_leaves((tuple(args), unnamed_keywords)) if isinstance(leaf, Tensor)]
-    unnamed = dict(zip((name for name in names if name not in named), others, strict=True))
-    return {name: value.detach().cpu().contiguous().numpy() for name, value in {**named, **unnamed}.items()}
+    named_inputs = {name: value for name, value in keywords.items() if name in names and isinstance(value, Tensor)}
+    unnamed_keywords = {name: value for name, value in keywords.items() if name not in named_inputs}
+    other_inputs = [leaf for leaf in tree_leaves((tuple(args), unnamed_keywords)) if isinstance(leaf, Tensor)]
+    unnamed_inputs = dict(zip((name for name in names if name not in named_inputs), other_inputs, strict=True))
+    return {
+        name: value.detach().cpu().contiguous().numpy() for name, value in {**named_inputs, **unnamed_inputs}.items()
+    }
 
 
 def kernel_times(model: bytes, inputs: Mapping[str, Any], runs: int) -> dict[tuple[str, str], list[float]]:

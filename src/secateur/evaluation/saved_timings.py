@@ -72,9 +72,9 @@ def cache_folder() -> Path | None:
     Returns:
         The folder, or None where no table is kept.
     """
-    named = os.environ.get(VARIABLE)
-    if named is not None:
-        return Path(named) if named else None
+    folder_name = os.environ.get(VARIABLE)
+    if folder_name is not None:
+        return Path(folder_name) if folder_name else None
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
     return (Path(base) if base else Path.home() / ".cache") / "secateur"
 

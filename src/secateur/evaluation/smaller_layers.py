@@ -31,8 +31,8 @@ def smaller_call(
         if value.dim() == 1:
             changes[name] = value[:outputs]
         else:
-            plain = value if layer.inner == 1 else value.t()
-            smaller = plain[:outputs] if layer.groups > 1 else plain[:outputs, :inputs]
+            matrix = value if layer.inner == 1 else value.t()
+            smaller = matrix[:outputs] if layer.groups > 1 else matrix[:outputs, :inputs]
             changes[name] = _in_layout_of(smaller if layer.inner == 1 else smaller.t(), value)
     if layer.groups > 1:
         changes["groups"] = groups
@@ -50,6 +50,8 @@ def weights_of(layer: LinearLayer, args: tuple[Any, ...], kwargs: dict[str, Any]
     """Return the weight and the bias of a layer's call, by the names of the operator's arguments."""
     names = [argument.name for argument in layer.node.target._schema.arguments]  # type: ignore[union-attr]
     by_name = {**dict(zip(names, args, strict=False)), **kwargs}
-    known = arguments(layer.node)
-    return {name: value for name, value in by_name.items()
-            if isinstance(value, Tensor) and name != layer.argument and isinstance(known.get(name), Node)}  # fmt: skip
+    traced_arguments = arguments(layer.node)
+    return {
+        name: value for name, value in by_name.items()
+        if isinstance(value, Tensor) and name != layer.argument and isinstance(traced_arguments.get(name), Node)
+    }  # fmt: skip

@@ -88,14 +88,14 @@ def _check_labels(scores: Sequence[int], target: Tensor) -> None:
         )
 
 
-def _advice_on_shape(target: Tensor, wanted: Sequence[int]) -> str:
+def _advice_on_shape(target: Tensor, expected_shape: Sequence[int]) -> str:
     """Return how targets get a shape by an axis of length 1 more or less; empty where that is not enough."""
-    shape, wanted = list(target.shape), list(wanted)
-    for axis, length in enumerate(wanted):
-        if length == 1 and shape == wanted[:axis] + wanted[axis + 1 :]:
+    shape, expected_shape = list(target.shape), list(expected_shape)
+    for axis, length in enumerate(expected_shape):
+        if length == 1 and shape == expected_shape[:axis] + expected_shape[axis + 1 :]:
             return f"; target.unsqueeze({axis}) has that shape"
     for axis, length in enumerate(shape):
-        if length == 1 and wanted == shape[:axis] + shape[axis + 1 :]:
+        if length == 1 and expected_shape == shape[:axis] + shape[axis + 1 :]:
             return f"; target.squeeze({axis}) has one number per example"
     return ""
 

@@ -92,12 +92,14 @@ def interleaved_times(calls: Sequence[Callable[[], Any]], rounds: int = ROUNDS) 
         return (clock() - before) * 1e3
 
     start = time.perf_counter()
-    measured = [[milliseconds(call) for call in calls]]
+    times_by_round = [[milliseconds(call) for call in calls]]
     if time.perf_counter() - start < SECONDS:
-        start, measured = time.perf_counter(), []
-    while len(measured) < rounds and (len(measured) < FEWEST_ROUNDS or time.perf_counter() - start < SECONDS):
-        measured.append([milliseconds(call) for call in calls])
-    return [list(of_call) for of_call in zip(*measured, strict=True)]
+        start, times_by_round = time.perf_counter(), []
+    while len(times_by_round) < rounds and (
+        len(times_by_round) < FEWEST_ROUNDS or time.perf_counter() - start < SECONDS
+    ):
+        times_by_round.append([milliseconds(call) for call in calls])
+    return [list(of_call) for of_call in zip(*times_by_round, strict=True)]
 
 
 def call_seconds(call: Callable[[], Any]) -> float:
@@ -105,8 +107,8 @@ def call_seconds(call: Callable[[], Any]) -> float:
     from torch.utils.benchmark import Timer
 
     timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads(), timer=runtime_clock())
-    first = timer.timeit(1).mean
-    count = max(1, min(MOST_RUNS, round(SERIES_SECONDS / max(first, 1e-7))))
+    first_seconds = timer.timeit(1).mean
+    count = max(1, min(MOST_RUNS, round(SERIES_SECONDS / max(first_seconds, 1e-7))))
     return float(min(timer.timeit(count).mean for _ in range(SERIES)))
 
 

@@ -30,8 +30,10 @@ def has_token_scores(program: Program) -> bool:
     """
     if is_logits(recorded_output(program)) or not scores_words(program):
         return False
-    recorded = {node: node.meta.get("val") for node in program.output_nodes}
-    return sum(isinstance(value, Tensor) and _are_word_scores(program, value) for value in recorded.values()) == 1
+    recorded_values = {node: node.meta.get("val") for node in program.output_nodes}
+    return (
+        sum(isinstance(value, Tensor) and _are_word_scores(program, value) for value in recorded_values.values()) == 1
+    )
 
 
 def scores_words(program: Program) -> bool:
@@ -72,9 +74,9 @@ def _vocabularies(program: Program) -> Iterator[Any]:
     """Yield the numbers of rows of the embeddings that read an input."""
     for node in program.nodes:
         if node.op == "call_function" and operator_name(node) == "embedding":
-            read = arguments(node)
-            if _is_input(program, read["indices"]):
-                yield recorded_shape(read["weight"])[0]
+            by_name = arguments(node)
+            if _is_input(program, by_name["indices"]):
+                yield recorded_shape(by_name["weight"])[0]
 
 
 def _is_input(program: Program, node: Any) -> bool:

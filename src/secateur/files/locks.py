@@ -29,9 +29,9 @@ def folder_locked(folder: Path, shared: bool = False) -> Iterator[None]:
         StorageError: another one does not let go of it.
     """
     lock = try_lock(folder, shared)
-    waited = time.monotonic()
+    start = time.monotonic()
     while lock is None:
-        if time.monotonic() - waited > PATIENCE:
+        if time.monotonic() - start > PATIENCE:
             raise StorageError(
                 f"another process has been saving or reading in {folder} for {PATIENCE:.0f} s; try again"
             )

@@ -73,8 +73,8 @@ def encode_record(record: Record) -> bytes:
         msgspec.convert(fields, type(record))
     except msgspec.ValidationError as failure:
         raise StorageError(f"{kind_text(record)} can't be written: {failure}") from failure
-    first = ("format", "secateur", "torch", "model")
-    names = [*(name for name in first if name in fields), *(name for name in fields if name not in first)]
+    first_fields = ("format", "secateur", "torch", "model")
+    names = [*(name for name in first_fields if name in fields), *(name for name in fields if name not in first_fields)]
     fields = {name: fields[name] for name in names if name != "checksum"}
     return with_digest(msgspec.json.format(msgspec.json.encode(fields), indent=1))
 

@@ -73,8 +73,8 @@ def _attributes_text(value: object) -> str:
 
 def _plain_text(values: Mapping[str, Any]) -> str:
     """Return the public values that are numbers, texts, or several of these; empty where there are none."""
-    plain = {name: item for name, item in values.items() if not name.startswith("_") and _is_number_or_text(item)}
-    return f"({', '.join(f'{name}={item!r}' for name, item in plain.items())})" if plain else ""
+    plain_items = {name: item for name, item in values.items() if not name.startswith("_") and _is_number_or_text(item)}
+    return f"({', '.join(f'{name}={item!r}' for name, item in plain_items.items())})" if plain_items else ""
 
 
 def _is_number_or_text(value: object) -> bool:

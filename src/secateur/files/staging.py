@@ -97,8 +97,14 @@ def reading(folder: Path) -> Iterator[Callable[[str], Path]]:
         with contextlib.suppress(OSError), folder_locked(folder):  # the folder may be read-only
             _complete(folder)
     with folder_locked(folder, shared=True):
-        committed = folder / COMMITTED
-        yield lambda name: committed / name if is_folder(committed) and (committed / name).exists() else folder / name
+        committed_folder = folder / COMMITTED
+        yield (
+            lambda name: (
+                committed_folder / name
+                if is_folder(committed_folder) and (committed_folder / name).exists()
+                else folder / name
+            )
+        )
 
 
 def text_writer(text: str) -> Writer:
@@ -159,17 +165,17 @@ def _remove_leftovers(folder: Path) -> None:
         if leftover.name == COMMITTED or not is_folder(leftover):
             continue
         lock = try_lock(leftover)
-        if lock not in (None, NO_LOCKS):  # nobody alive holds it
+        if lock not in (None, NO_LOCKS):  # no running process holds it
             shutil.rmtree(leftover, ignore_errors=True)
             unlock(lock)
 
 
 def _complete(folder: Path) -> None:
     """Move the files of a committed save to their places."""
-    committed = folder / COMMITTED
-    if not is_folder(committed):
+    committed_folder = folder / COMMITTED
+    if not is_folder(committed_folder):
         return
-    for file in sorted(committed.iterdir()):
+    for file in sorted(committed_folder.iterdir()):
         file.replace(folder / file.name)
     flush_folder(folder)
-    committed.rmdir()
+    committed_folder.rmdir()

@@ -112,9 +112,9 @@ class FileMemo(StateMemo):
         if name not in self._entries:
             if works_alone():
                 return compute()
-            before = len(own_warnings())
+            warnings_before = len(own_warnings())
             state = super().recall(key, compute)
-            arisen = [[str(warning), warning.subject, warning.kind] for warning in own_warnings()[before:]]
+            arisen = [[str(warning), warning.subject, warning.kind] for warning in own_warnings()[warnings_before:]]
             self._entries[name] = {"state": _detached_copy(state, self._room), "warnings": arisen}
             self._is_new = True
             if time.monotonic() - self._written >= self._seconds:
@@ -149,7 +149,7 @@ def _entry_name(key: str) -> str:
 
 
 def _detached_copy(state: Any, room: TensorRoom) -> Any:
-    """Return a state whose tensors are copies that nobody changes, in memory as long as there is room for them."""
+    """Return a state with copies of its tensors that nothing else changes, in memory as long as there is room."""
     if isinstance(state, Tensor):
         return room.copy(state.detach())
     if isinstance(state, Mapping):

@@ -98,8 +98,8 @@ def check_alike(state: Any, template: Any, location: str) -> None:
         raise StorageError(f"{location} is {kind_text(state)}, where {kind_text(template)} is expected")
     if isinstance(template, Mapping):
         if state.keys() != template.keys():
-            other = sorted(map(str, state.keys() ^ template.keys()))
-            raise StorageError(f"{location} has other entries: {', '.join(other[:3])}")
+            other_keys = sorted(map(str, state.keys() ^ template.keys()))
+            raise StorageError(f"{location} has other entries: {', '.join(other_keys[:3])}")
         for key, value in template.items():
             check_alike(state[key], value, f"{location}.{key}")
     elif isinstance(template, list | tuple):

@@ -98,8 +98,8 @@ class Snapshot:
     def restore(self) -> None:
         """Write the entries back if the container now holds others."""
         now = self.rule.read(self.container)
-        same = len(now) == len(self.entries) and all(map(operator.is_, now, self.entries))
-        if not same:
+        is_same = len(now) == len(self.entries) and all(map(operator.is_, now, self.entries))
+        if not is_same:
             self.rule.write(self.container, self.entries)
 
 
@@ -127,15 +127,15 @@ class ModelSnapshot:
         """Take a snapshot of a model."""
         modules = tuple(model.modules())
         snapshots = _snapshots(modules)
-        filled = tuple(snapshot for snapshot in snapshots if not snapshot.is_plainly_empty)
+        filled_snapshots = tuple(snapshot for snapshot in snapshots if not snapshot.is_plainly_empty)
         empty = tuple(snapshot.container for snapshot in snapshots if snapshot.is_plainly_empty)
-        return cls(modules, tuple(type(module) for module in modules), filled, empty)
+        return cls(modules, tuple(type(module) for module in modules), filled_snapshots, empty)
 
     def restore(self) -> None:
         """Undo all changes since the snapshot; unchanged containers are not written."""
-        for module, before in zip(self.modules, self.classes, strict=True):
-            if type(module) is not before:
-                module.__class__ = before
+        for module, class_before in zip(self.modules, self.classes, strict=True):
+            if type(module) is not class_before:
+                module.__class__ = class_before
         for snapshot in self.snapshots:
             snapshot.restore()
         if any(self.empty_containers):
@@ -156,14 +156,14 @@ def attributes_restored(model: nn.Module) -> Iterator[None]:
 def _snapshots(modules: Sequence[nn.Module]) -> list[Snapshot]:
     """Take a snapshot of the attributes of each module and of each container within them."""
     snapshots: list[Snapshot] = []
-    visited: set[int] = set()
+    visited_ids: set[int] = set()
     containers: dict[type, bool] = {}  # few types make up many thousands of entries
     waiting: list[Any] = [vars(module) for module in modules]
     while waiting:
         container = waiting.pop()
-        if id(container) in visited:
+        if id(container) in visited_ids:
             continue
-        visited.add(id(container))
+        visited_ids.add(id(container))
         for target, rule in _views(container):
             entries = rule.read(target)
             snapshots.append(Snapshot(target, rule, entries))

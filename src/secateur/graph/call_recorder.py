@@ -129,13 +129,13 @@ def _record_call(
 def _record_return(path: str, events: dict[int, Event], inputs: Any, output: Any) -> Any:
     """Record the output of a call, and return it with an alias in place of each tensor that is an input."""
     input_ids = {id(leaf) for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)}
-    passed: list[int] = []
+    passed_arguments: list[int] = []
 
     def copy_of_input(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor) or id(leaf) not in input_ids:
             return leaf
         copy = torch.ops.aten.alias.default(leaf)
-        passed.append(id(copy))
+        passed_arguments.append(id(copy))
         return copy
 
     output = pytree.tree_map(copy_of_input, output)
@@ -144,7 +144,7 @@ def _record_return(path: str, events: dict[int, Event], inputs: Any, output: Any
         writer.write(leaf).name if isinstance(leaf, Tensor | torch.SymInt) else None
         for leaf in pytree.tree_leaves(output)
     )
-    copies = frozenset(f"t{index}" for index, tensor in enumerate(writer.tensors) if id(tensor) in passed)
+    copies = frozenset(f"t{index}" for index, tensor in enumerate(writer.tensors) if id(tensor) in passed_arguments)
     written, again = _write_values(output)
     same = again is not None and [*map(id, again.tensors)] == [*map(id, writer.tensors)]
     _mark(events, Event(path, False, written if same else None, None, leaves, copies), writer.tensors, writer.sizes)

@@ -71,12 +71,14 @@ def parameters_kept(model: nn.Module) -> Iterator[None]:
 def _tensors_kept(tensors: Iterable[Tensor]) -> Iterator[None]:
     """Restore the memory and the values of tensors on leaving; those with the same values are not written to."""
     room = TensorRoom()
-    saved = [(tensor, tensor.data, _copy_tensor(tensor.detach(), room)) for tensor in tensors if not tensor.is_meta]
+    saved_tensors = [
+        (tensor, tensor.data, _copy_tensor(tensor.detach(), room)) for tensor in tensors if not tensor.is_meta
+    ]
     try:
         yield
     finally:
         with torch.no_grad():
-            for tensor, memory, values in saved:
+            for tensor, memory, values in saved_tensors:
                 is_dense = _is_dense(memory)
                 if is_dense and (tensor.data.data_ptr() != memory.data_ptr() or tensor.shape != memory.shape):
                     tensor.data = memory
@@ -95,9 +97,9 @@ def _is_dense(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided and not tensor.is_nested
 
 
-def _without_repeats(tensor: Tensor, expanded: Tensor | None = None) -> Tensor:
+def _without_repeats(tensor: Tensor, expanded_tensor: Tensor | None = None) -> Tensor:
     """Return the first entry alone along the axes along which a tensor, or another of its shape, is expanded."""
-    for axis, stride in enumerate((tensor if expanded is None else expanded).stride()):
+    for axis, stride in enumerate((tensor if expanded_tensor is None else expanded_tensor).stride()):
         if stride == 0 and tensor.shape[axis] > 1:
             tensor = tensor.narrow(axis, 0, 1)
     return tensor
@@ -135,10 +137,10 @@ def fused_layers_disabled() -> Iterator[None]:
     Nor does `nn.Transformer` look whether a mask happens to be causal, which only serves to choose a kernel: what
     depends on the values in a tensor can't be exported.
     """
-    enabled = torch.backends.mha.get_fastpath_enabled()
+    was_enabled = torch.backends.mha.get_fastpath_enabled()
     try:
         torch.backends.mha.set_fastpath_enabled(False)
         with patch.object(transformer, "_detect_is_causal_mask", lambda mask, is_causal, size: bool(is_causal)):
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
+        torch.backends.mha.set_fastpath_enabled(was_enabled)

@@ -20,9 +20,9 @@ from torch.fx.experimental import proxy_tensor
 from secateur.graph.functionalize import without_dropouts
 
 
-def _addbmm(added: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+def _addbmm(summand: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """Decompose `torch.addbmm`, for which torch has no decomposition."""
-    return beta * added + alpha * torch.bmm(batch1, batch2).sum(0)
+    return beta * summand + alpha * torch.bmm(batch1, batch2).sum(0)
 
 
 ATEN: Any = torch.ops.aten
@@ -72,7 +72,7 @@ def operators_taken_apart() -> Iterator[None]:
         yield
         return
 
-    def decomposed(proxy_mode: Any, operator: Any, args: Any, kwargs: Any) -> Any:
+    def decompose(proxy_mode: Any, operator: Any, args: Any, kwargs: Any) -> Any:
         """Take an operator apart, or ask torch whether it does."""
         decomposition = decompositions().get(operator)
         if decomposition is None:
@@ -80,5 +80,5 @@ def operators_taken_apart() -> Iterator[None]:
         with proxy_mode:
             return decomposition(*args, **kwargs)
 
-    with patch.object(proxy_tensor, "maybe_handle_decomp", decomposed):
+    with patch.object(proxy_tensor, "maybe_handle_decomp", decompose):
         yield

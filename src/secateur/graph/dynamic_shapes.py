@@ -19,11 +19,11 @@ def dynamic_shapes(model: nn.Module, batch: Batch, axes: Axes = ()) -> Any:
     further = iter(axes)
 
     def dims(leaf: Any) -> Any:
-        asked = next(further, ())
+        varying_axes = next(further, ())
         if not isinstance(leaf, Tensor) or leaf.dim() == 0:
             return None
         dynamic = {0, 1} if not leaf.is_floating_point() and leaf.dim() == 2 else {0}
-        return {dim: Dim.AUTO if leaf.shape[dim] > 1 else None for dim in sorted(dynamic | set(asked))}
+        return {dim: Dim.AUTO if leaf.shape[dim] > 1 else None for dim in sorted(dynamic | set(varying_axes))}
 
     args, kwargs = pytree.tree_map(dims, (tuple(batch.args), dict(batch.kwargs)))
     return _by_parameter(inspect.signature(model.forward), args, kwargs)
@@ -32,15 +32,15 @@ def dynamic_shapes(model: nn.Module, batch: Batch, axes: Axes = ()) -> Any:
 def _by_parameter(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Map values to the parameters of a signature; `*args` and `**kwargs` keep their own names."""
     bound: dict[str, Any] = {}
-    positional, others = list(args), dict(kwargs)
+    positional, keywords = list(args), dict(kwargs)
     for name, parameter in signature.parameters.items():
         if parameter.kind == inspect.Parameter.VAR_POSITIONAL:
             bound |= {name: tuple(positional)} if positional else {}
             positional = []
         elif parameter.kind == inspect.Parameter.VAR_KEYWORD:
-            bound |= {name: others} if others else {}
-        elif name in others:
-            bound[name] = others.pop(name)
+            bound |= {name: keywords} if keywords else {}
+        elif name in keywords:
+            bound[name] = keywords.pop(name)
         elif positional:
             bound[name] = positional.pop(0)
     return bound

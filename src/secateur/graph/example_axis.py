@@ -32,18 +32,18 @@ def is_one_example(program: Program, batch: Batch) -> bool:
 def _depends_on_others(program: Program, batch: Batch) -> bool:
     """Return whether the first half of a batch gives another result without the second half."""
     size = batch.size or 1
-    first = (size + 1) // 2
+    half_size = (size + 1) // 2
     if size < 2 or not batch.is_divisible:
         return False
     try:
-        pairs = zip(*_outputs_of_both(program, batch, batch.take(torch.arange(first))), strict=True)
+        pairs = zip(*_outputs_of_both(program, batch, batch.take(torch.arange(half_size))), strict=True)
     except DataError:  # the program holds for other sizes alone
         return False
     except (IndexError, RuntimeError):
         if not program.draws:
             raise
         return True  # the numbers that were drawn are positions of examples, such as a permutation
-    return any(_outputs_differ(full, half, size, first) for full, half in pairs)
+    return any(_outputs_differ(full, half, size, half_size) for full, half in pairs)
 
 
 def _outputs_of_both(program: Program, batch: Batch, half: Batch) -> tuple[list[Tensor], list[Tensor]]:
@@ -63,9 +63,14 @@ def _floats(leaves: list[Any]) -> list[Tensor]:
     return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
-def _outputs_differ(full: Tensor, half: Tensor, size: int, first: int) -> bool:
+def _outputs_differ(full: Tensor, half: Tensor, size: int, half_size: int) -> bool:
     """Return whether the first entries of an output are others without the second half of the batch."""
-    if not full.dim() or not half.dim() or full.shape[1:] != half.shape[1:] or (len(full), len(half)) != (size, first):
+    if (
+        not full.dim()
+        or not half.dim()
+        or full.shape[1:] != half.shape[1:]
+        or (len(full), len(half)) != (size, half_size)
+    ):
         return False
     scale = float(full.abs().max()) if full.numel() else 0.0
-    return float((full[:first] - half).abs().max()) > TOLERANCE * max(scale, 1e-6)
+    return float((full[:half_size] - half).abs().max()) > TOLERANCE * max(scale, 1e-6)

@@ -138,15 +138,15 @@ def export_fresh(model: nn.Module, batch: Batch, axes: Axes = ()) -> Program:
     Raises:
         TraceError, DataError: as `export_program`.
     """
-    cached = cached_tensors(model, batch)
-    attributes = list(dict.fromkeys([*remembered_attributes(model, batch), *cached]))
+    cached_values = cached_tensors(model, batch)
+    attributes = list(dict.fromkeys([*remembered_attributes(model, batch), *cached_values]))
     if attributes:
         try:
             with attributes_forgotten(model, attributes):
                 program = export_program(model, batch, axes)
             if _agrees(program, model, batch):
                 paths = {module: path for path, module in model.named_modules()}
-                return replace(program, caches=tuple((paths[entry.module], entry.name) for entry in cached))
+                return replace(program, caches=tuple((paths[entry.module], entry.name) for entry in cached_values))
         except SecateurError:  # the model's code can't do without
             pass
     return export_program(model, batch, axes)
@@ -155,10 +155,10 @@ def export_fresh(model: nn.Module, batch: Batch, axes: Axes = ()) -> Program:
 def _agrees(program: Program, model: nn.Module, batch: Batch) -> bool:
     """Return whether a program gives the same outputs as the model in its current state."""
     with isolated_evaluation(model), draws_replayed(program.draws, partial(program.forward, batch)):
-        expected = pytree.tree_leaves(run_module(model, batch))
+        expected_leaves = pytree.tree_leaves(run_module(model, batch))
     with torch.no_grad():
         outputs = pytree.tree_leaves(program.forward(batch))
-    tensors = [(a, b) for a, b in zip(outputs, expected, strict=True) if isinstance(b, Tensor)]
+    tensors = [(a, b) for a, b in zip(outputs, expected_leaves, strict=True) if isinstance(b, Tensor)]
     numbers = [(a, b) for a, b in tensors if b.is_floating_point() or b.is_complex()]
     return all(a.shape == b.shape and torch.allclose(a, b, rtol=1e-2, atol=1e-3) for a, b in numbers)
 

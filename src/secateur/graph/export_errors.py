@@ -105,8 +105,8 @@ def _place(model: nn.Module, failure: BaseException) -> list[str]:
     inner = [f.f_code.co_name for f, _ in steps[index + 1 :] if f.f_code.co_filename.startswith(LAYERS)]
     source = linecache.getline(file, line).strip()
     operator = [name for name in inner if not name.startswith("_") and name not in ("forward", *source.split("."))][:1]
-    called = f", calling {operator[0]}" if operator else ""
-    return [f'{location}{called}: File "{file}", line {line}, in {function}: {source}']
+    call_text = f", calling {operator[0]}" if operator else ""
+    return [f'{location}{call_text}: File "{file}", line {line}, in {function}: {source}']
 
 
 def _is_foreign(frame: FrameType) -> bool:

@@ -101,12 +101,12 @@ class SizesTooComplexError(RuntimeError):
 
 
 @contextmanager
-def short_size_expressions(limited: bool) -> Iterator[None]:
+def short_size_expressions(is_limited: bool) -> Iterator[None]:
     """Abort an export if an expression of sizes has more than 40 operations.
 
     Padding to a multiple of a window, and taking it off again, doubles the expression of the height block by block.
     """
-    if not limited:
+    if not is_limited:
         yield
         return
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -114,10 +114,10 @@ def short_size_expressions(limited: bool) -> Iterator[None]:
     evaluate = ShapeEnv.evaluate_expr
     operations = cache(lambda expression: int(expression.count_ops()))  # most are asked about many times
 
-    def evaluated(self: ShapeEnv, orig_expr: Any, *args: Any, **kwargs: Any) -> Any:
+    def evaluate_short(self: ShapeEnv, orig_expr: Any, *args: Any, **kwargs: Any) -> Any:
         if operations(orig_expr) > MOST_SIZE_OPERATIONS:
             raise SizesTooComplexError(f"a size is an expression of more than {MOST_SIZE_OPERATIONS} operations")
         return evaluate(self, orig_expr, *args, **kwargs)
 
-    with patch.object(ShapeEnv, "evaluate_expr", evaluated):
+    with patch.object(ShapeEnv, "evaluate_expr", evaluate_short):
         yield

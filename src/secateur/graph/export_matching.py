@@ -58,13 +58,15 @@ class Matching:
             MismatchError: a number depends on the batch size in another way.
         """
         sizes = self.other.shapes.sizes(leaves)
-        batched = self.other.shapes.batched if self.first.batched is not None else None
-        points = [{**sizes, batched: sizes[batched] * n} for n in MULTIPLES] if batched is not None else [sizes]
-        computed = [self._computed_numbers(point) for point in points]
+        batch_symbol = self.other.shapes.batched if self.first.batched is not None else None
+        points = [sizes]
+        if batch_symbol is not None:
+            points = [{**sizes, batch_symbol: sizes[batch_symbol] * factor} for factor in MULTIPLES]
+        computed_numbers = [self._computed_numbers(point) for point in points]
 
         def settle(value: Any) -> Any:
             if isinstance(value, Number):
-                return matched_number(value, points, computed)
+                return matched_number(value, points, computed_numbers)
             if isinstance(value, Inserted):
                 kwargs = {name: settle(nested) for name, nested in value.kwargs.items()}
                 return Inserted(value.target, tuple(settle(nested) for nested in value.args), kwargs)
@@ -81,11 +83,11 @@ class Matching:
         return ResizedCalls(calls, self._constants)
 
     def _pair_placeholders(self) -> None:
-        named = {name: node for node, name in self.first.state_names.items()}
+        nodes_by_name = {name: node for node, name in self.first.state_names.items()}
         for node, name in self.other.state_names.items():
-            if name not in named or self.first.state(name).shape != self.other.state(name).shape:
+            if name not in nodes_by_name or self.first.state(name).shape != self.other.state(name).shape:
                 raise MismatchError(f"{name} is not the same tensor any more")
-            self._set_pair(named[name], node)
+            self._set_pair(nodes_by_name[name], node)
         for node, other in zip(self.first.inputs, self.other.inputs, strict=True):
             self._set_pair(node, other)
 
@@ -111,8 +113,8 @@ class Matching:
         """Return whether two nodes call the same operator; optional ones must also read the same value."""
         if node.target != other.target or node.op != other.op:
             return False
-        source, read = node.args[0], other.args[0]
-        if node.target not in OPTIONAL or (source in self.first.constants and read in self.other.constants):
+        source, other_source = node.args[0], other.args[0]
+        if node.target not in OPTIONAL or (source in self.first.constants and other_source in self.other.constants):
             return True
         return self._root(self._counterpart_of_source(other)) is self._root(source)
 

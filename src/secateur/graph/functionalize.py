@@ -40,14 +40,14 @@ def writes_where_seen(node: Node) -> bool:
         return True
     if not is_mutable(node):
         return False
-    written = node.args[0]
-    if not isinstance(written, Node) or functional(node) is None or _changes_type(node):
+    target = node.args[0]
+    if not isinstance(target, Node) or functional(node) is None or _changes_type(node):
         return True
-    while is_alias(written):
-        written = written.args[0]
-        if not isinstance(written, Node):
+    while is_alias(target):
+        target = target.args[0]
+        if not isinstance(target, Node):
             return True
-    return written.op == "placeholder" or any(not user < node for user in _others(written, node))
+    return target.op == "placeholder" or any(not user < node for user in _others(target, node))
 
 
 def _changes_type(node: Node) -> bool:
@@ -55,15 +55,15 @@ def _changes_type(node: Node) -> bool:
 
     Masks are boolean, which is no type that others are promoted to.
     """
-    first, *others = node.args
-    assert isinstance(first, Node)
-    written = first.meta["val"].dtype
+    first_value, *other_values = node.args
+    assert isinstance(first_value, Node)
+    target_dtype = first_value.meta["val"].dtype
     types = {
         value.meta["val"].dtype
-        for value in others
+        for value in other_values
         if isinstance(value, Node) and isinstance(value.meta.get("val"), Tensor) and value.meta["val"].dim()
     }
-    return bool(types - {written, torch.bool}) or operator_name(node).rstrip("_") in COMPARISONS
+    return bool(types - {target_dtype, torch.bool}) or operator_name(node).rstrip("_") in COMPARISONS
 
 
 def is_alias(node: Node) -> bool:
@@ -77,9 +77,9 @@ def is_alias(node: Node) -> bool:
     return schema is not None and any(result.alias_info is not None for result in schema.returns)
 
 
-def _others(written: Node, node: Node) -> Iterator[Node]:
+def _others(target: Node, node: Node) -> Iterator[Node]:
     """Yield all uses of some memory through any alias, except uses of the new value after the write."""
-    for user in written.users:
+    for user in target.users:
         if user is not node:
             yield user
             if is_alias(user):

@@ -35,7 +35,7 @@ class InputShapes:
     @staticmethod
     def of(inputs: Sequence[Node], ranges: Mapping[Any, Any], batched: str | None) -> "InputShapes":
         """Read the sizes from the program's placeholders."""
-        recorded = tuple(_recorded_shape(node.meta.get("val", Unrecorded)) for node in inputs)
+        recorded_shapes = tuple(_recorded_shape(node.meta.get("val", Unrecorded)) for node in inputs)
         symbolic = [
             length for node in inputs if isinstance(node.meta.get("val"), Tensor)
             for length in node.meta["val"].shape if isinstance(length, torch.SymInt)
@@ -47,7 +47,7 @@ class InputShapes:
             dict.fromkeys(guard for guard in guards if guard.free_symbols and guard.free_symbols <= symbols)
         )
         return InputShapes(
-            recorded, conditions, {symbol: ranges[symbol] for symbol in symbols if symbol in ranges},
+            recorded_shapes, conditions, {symbol: ranges[symbol] for symbol in symbols if symbol in ranges},
             next((symbol for symbol in symbols if str(symbol) == batched), None),
         )  # fmt: skip
 
@@ -125,14 +125,14 @@ def _is_symbol(axis: Any) -> bool:
 
 def _difference(leaf: Any, axes: Any, sizes: Sizes) -> str | None:
     if not isinstance(leaf, Tensor) or not isinstance(axes, tuple):
-        same = axes is Unrecorded or axes is leaf or (not isinstance(leaf, Tensor) and bool(axes == leaf))
-        return None if same else f"fixes the value of that input at {axes!r}"
+        is_same = axes is Unrecorded or axes is leaf or (not isinstance(leaf, Tensor) and bool(axes == leaf))
+        return None if is_same else f"fixes the value of that input at {axes!r}"
     if len(axes) != leaf.dim():
         return f"takes {len(axes)} axes there"
-    for axis, (recorded, size) in enumerate(zip(axes, leaf.shape, strict=True)):
-        expected = recorded if isinstance(recorded, int) else int(recorded.subs(sizes))
-        if expected != size:
-            return f"fixes axis {axis} of that input at {expected}"
+    for axis, (recorded_length, size) in enumerate(zip(axes, leaf.shape, strict=True)):
+        expected_length = recorded_length if isinstance(recorded_length, int) else int(recorded_length.subs(sizes))
+        if expected_length != size:
+            return f"fixes axis {axis} of that input at {expected_length}"
     return None
 
 

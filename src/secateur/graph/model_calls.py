@@ -27,15 +27,15 @@ def call_model(model: nn.Module, batch: Batch) -> Any:
     Raises:
         DataError: it is an object in which torch finds no tensor.
     """
-    copied = batch.with_copied_inputs()
-    output = on_callers_device(model)(*copied.args, **copied.kwargs, **cache_disabled(model, batch))
-    plain = plain_output(output)
-    if plain is None and output is not None:
+    batch_copy = batch.with_copied_inputs()
+    output = on_callers_device(model)(*batch_copy.args, **batch_copy.kwargs, **cache_disabled(model, batch))
+    plain_result = plain_output(output)
+    if plain_result is None and output is not None:
         raise DataError(
             f"{type(model).__name__} returns {kind_text(output)} without a tensor that torch finds in it; let "
             "forward return tensors: one, or several in tuples, lists, dicts or dataclasses"
         )
-    return plain
+    return plain_result
 
 
 def cache_disabled(model: nn.Module, batch: Batch) -> Mapping[str, bool]:
@@ -80,11 +80,11 @@ def plain_forward(model: nn.Module, batch: Batch) -> Iterator[None]:
     before = dict(values)
     keywords = cache_disabled(model, batch)
 
-    def adapted(*args: Any, **kwargs: Any) -> Any:
+    def adapted_forward(*args: Any, **kwargs: Any) -> Any:
         return plain_output(forward(*args, **kwargs, **keywords))
 
-    adapted.__signature__ = _named_signature(forward, batch)  # type: ignore[attr-defined]
-    values["forward"] = adapted
+    adapted_forward.__signature__ = _named_signature(forward, batch)  # type: ignore[attr-defined]
+    values["forward"] = adapted_forward
     try:
         yield
     finally:
@@ -96,18 +96,20 @@ def plain_forward(model: nn.Module, batch: Batch) -> Iterator[None]:
 def _named_signature(forward: Any, batch: Batch) -> inspect.Signature:
     """Return the signature of forward with named parameters in place of `*args` and `**kwargs`."""
     signature = inspect.signature(forward)
-    named: list[inspect.Parameter] = []
+    named_parameters: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
         if parameter.kind == parameter.VAR_POSITIONAL:
-            surplus = range(len(named), len(batch.args))
-            named = [before.replace(default=parameter.empty) if surplus else before for before in named]
-            named += [inspect.Parameter(f"{parameter.name}_{index}", ORDINARY) for index in surplus]
+            surplus = range(len(named_parameters), len(batch.args))
+            named_parameters = [
+                before.replace(default=parameter.empty) if surplus else before for before in named_parameters
+            ]
+            named_parameters += [inspect.Parameter(f"{parameter.name}_{index}", ORDINARY) for index in surplus]
         elif parameter.kind == parameter.VAR_KEYWORD:
-            others = [name for name in batch.kwargs if name not in signature.parameters]
-            named += [inspect.Parameter(name, parameter.KEYWORD_ONLY) for name in others]
+            surplus_names = [name for name in batch.kwargs if name not in signature.parameters]
+            named_parameters += [inspect.Parameter(name, parameter.KEYWORD_ONLY) for name in surplus_names]
         else:
-            named.append(parameter)
-    return signature.replace(parameters=named)
+            named_parameters.append(parameter)
+    return signature.replace(parameters=named_parameters)
 
 
 ORDINARY = inspect.Parameter.POSITIONAL_OR_KEYWORD

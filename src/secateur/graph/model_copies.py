@@ -22,15 +22,15 @@ def copy_model(model: nn.Module, memo: Mapping[int, Any]) -> nn.Module:
     Raises:
         SurgeryError: the model can't be copied.
     """
-    computed = {id(tensor): tensor.detach().clone() for tensor in _computed_tensors(model)}
+    computed_copies = {id(tensor): tensor.detach().clone() for tensor in _computed_tensors(model)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, on copies of a GraphModule
         try:
-            return copy.deepcopy(model, {**computed, **memo})
+            return copy.deepcopy(model, {**computed_copies, **memo})
         except Exception:  # noqa: BLE001 (an object's own __deepcopy__ may raise anything)
-            shared = {id(value): value for _, value in _uncopyable_attributes(model) if not _holds_state(value)}
+            shared_values = {id(value): value for _, value in _uncopyable_attributes(model) if not _holds_state(value)}
         try:
-            return copy.deepcopy(model, {**computed, **shared, **memo})
+            return copy.deepcopy(model, {**computed_copies, **shared_values, **memo})
         except Exception as failure:
             raise SurgeryError(_refusal(model, failure)) from failure
 
@@ -49,15 +49,17 @@ def copy_sharing_parameters(model: nn.Module) -> nn.Module:
         >>> double.weight is layer.weight, double.weight.data_ptr() == layer.weight.data_ptr()
         (False, True)
     """
-    plain = (parameter for parameter in model.parameters() if type(parameter) is nn.Parameter)
-    return copy_model(model, {id(weight): nn.Parameter(weight.data, weight.requires_grad) for weight in plain})
+    plain_parameters = (parameter for parameter in model.parameters() if type(parameter) is nn.Parameter)
+    return copy_model(
+        model, {id(weight): nn.Parameter(weight.data, weight.requires_grad) for weight in plain_parameters}
+    )
 
 
 def stop_sharing_parameters(small: nn.Module, model: nn.Module) -> None:
     """Give memory of their own to those parameters of a copy that share it with the model."""
-    shared = {parameter.data_ptr() for parameter in model.parameters()}
+    shared_pointers = {parameter.data_ptr() for parameter in model.parameters()}
     for parameter in small.parameters():
-        if parameter.data_ptr() in shared:
+        if parameter.data_ptr() in shared_pointers:
             parameter.data = parameter.data.clone()
 
 
@@ -74,13 +76,13 @@ def _computed_tensors(model: nn.Module) -> Iterator[Tensor]:
 
 def _uncopyable_attributes(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Yield the plain attributes that can't be copied, with their full names."""
-    shared = {id(kept): kept for kept in (*model.modules(), *model.parameters(), *model.buffers())}
+    module_values = {id(kept): kept for kept in (*model.modules(), *model.parameters(), *model.buffers())}
     for path, module in model.named_modules():
         for name, value in vars(module).items():
             if name in REGISTRIES or isinstance(value, Tensor | nn.Module):
                 continue
             try:
-                copy.deepcopy(value, dict(shared))
+                copy.deepcopy(value, dict(module_values))
             except Exception:  # noqa: BLE001 (an object's own __deepcopy__ may raise anything)
                 yield f"{path}.{name}" if path else name, value
 

@@ -101,19 +101,19 @@ class ModuleProgram:
 
 
 def _with_literals(step: ProgramStep, literals: Literals) -> ProgramStep:
-    changed = {} if step.is_call else literals.get(str(step.results[0]), {})
-    for argument, positions in changed.items():
+    changed_arguments = {} if step.is_call else literals.get(str(step.results[0]), {})
+    for argument, positions in changed_arguments.items():
         step = _with_argument(step, argument, positions)
     return step
 
 
 def _with_argument(step: ProgramStep, argument: str, positions: Mapping[str, int]) -> ProgramStep:
     position = argument_names(step.operator).index(argument)
-    written = step.kwargs[argument] if argument in step.kwargs else step.args[position]
+    old_value = step.kwargs[argument] if argument in step.kwargs else step.args[position]
     if WHOLE in positions:
         value: Any = positions[WHOLE]
     else:
-        value = [positions.get(str(position), number) for position, number in enumerate(written)]
+        value = [positions.get(str(position), number) for position, number in enumerate(old_value)]
     if argument in step.kwargs:
         return replace(step, kwargs={**step.kwargs, argument: value})
     return replace(step, args=(*step.args[:position], value, *step.args[position + 1 :]))

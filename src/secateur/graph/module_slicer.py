@@ -183,18 +183,18 @@ def _constant(value: Any) -> Constant:
 
 def _needed_steps(steps: Sequence[ProgramStep], output: Any) -> list[ProgramStep]:
     """Select the steps that the output depends on, and the calls of submodules."""
-    used, kept = set(references(output)), []
+    used_names, kept = set(references(output)), []
     for step in reversed(steps):
-        if step.is_call or used & {*step.results}:
+        if step.is_call or used_names & {*step.results}:
             kept.append(step)
-            used.update(references((step.args, step.kwargs)))
+            used_names.update(references((step.args, step.kwargs)))
     return kept[::-1]
 
 
 def _with_drops(steps: Sequence[ProgramStep], output: Any) -> Iterator[ProgramStep]:
     """Add to each step the names of the values that no later step reads."""
-    last = {name: at for at, step in enumerate(steps) for name in references((step.args, step.kwargs))}
-    returned = set(references(output))
+    last_uses = {name: at for at, step in enumerate(steps) for name in references((step.args, step.kwargs))}
+    returned_names = set(references(output))
     for at, step in enumerate(steps):
-        unused = [name for name, position in last.items() if position == at and name not in returned]
-        yield replace(step, dropped=tuple(unused))
+        unused_names = [name for name, position in last_uses.items() if position == at and name not in returned_names]
+        yield replace(step, dropped=tuple(unused_names))

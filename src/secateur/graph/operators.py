@@ -16,9 +16,9 @@ def arguments(node: Node) -> dict[str, Any]:
     schema = getattr(node.target, "_schema", None)
     if schema is None:
         return {str(index): value for index, value in enumerate(node.args)}
-    named = {arg.name: arg.default_value for arg in schema.arguments if arg.has_default_value()}
-    named.update({arg.name: value for arg, value in zip(schema.arguments, node.args, strict=False)})
-    return {**named, **node.kwargs}
+    by_name = {arg.name: arg.default_value for arg in schema.arguments if arg.has_default_value()}
+    by_name.update({arg.name: value for arg, value in zip(schema.arguments, node.args, strict=False)})
+    return {**by_name, **node.kwargs}
 
 
 def with_argument(

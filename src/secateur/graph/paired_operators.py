@@ -50,8 +50,8 @@ class PairedOperators:
             return False
         if node.target not in OPTIONAL:
             return True
-        read = other.args[0]
-        source = self._read_by_other.get(read, read)  # type: ignore[arg-type]
+        other_source = other.args[0]
+        source = self._read_by_other.get(other_source, other_source)  # type: ignore[arg-type]
         is_slice = node.target is torch.ops.aten.slice.Tensor
         return self._source(node.args[0]) == source and (not is_slice or node.args[1:2] == other.args[1:2])
 
@@ -68,10 +68,10 @@ def live_operators(program: Program) -> Iterator[Node]:
     """Yield the operators on tensors that the outputs depend on, in order."""
     live, waiting = set(program.output_nodes), list(program.output_nodes)
     while waiting:
-        for used in waiting.pop().all_input_nodes:
-            if used not in live:
-                live.add(used)
-                waiting.append(used)
+        for source in waiting.pop().all_input_nodes:
+            if source not in live:
+                live.add(source)
+                waiting.append(source)
     for node in program.nodes:
         if node in live and node.op == "call_function" and not isinstance(node.meta.get("val"), torch.SymInt):
             yield node

@@ -31,9 +31,9 @@ def bake_parametrizations(model: nn.Module) -> nn.Module:
     """Return a plain copy of a model with computed weights or wrapped modules, else the model itself."""
     if not needs_folding(model) and not holds_wrappers(model):
         return model
-    plain = copy_model(model, {})
-    bake_in_place(plain)
-    return plain
+    baked_model = copy_model(model, {})
+    bake_in_place(baked_model)
+    return baked_model
 
 
 def bake_in_place(model: nn.Module) -> None:
@@ -59,11 +59,12 @@ def plain_names(model: nn.Module) -> tuple[dict[str, str], frozenset[str]]:
         The names in the copy by the names in the model; of a parameter that a weight is computed from, the name of that
         weight. And the names of these computed weights.
     """
-    computed = dict(_computed_weights(model))
+    computed_weights = dict(_computed_weights(model))
     names = {
-        name: plain_path(model, computed.get(name, name)) for name, _ in model.named_parameters(remove_duplicate=False)
+        name: plain_path(model, computed_weights.get(name, name))
+        for name, _ in model.named_parameters(remove_duplicate=False)
     }
-    return names, frozenset(names[name] for name in names if name in computed)
+    return names, frozenset(names[name] for name in names if name in computed_weights)
 
 
 def _computed_weights(model: nn.Module) -> Iterator[tuple[str, str]]:
@@ -87,15 +88,19 @@ def _weight_norm_hooks(module: nn.Module) -> list[Any]:
 def _fold_parametrizations(module: Any) -> None:
     values = {}
     for name, chain in module.parametrizations.items():
-        learned = list(chain.parameters(recurse=False))
-        values[name] = (getattr(module, name).detach().clone(), bool(learned), any(t.requires_grad for t in learned))
+        learned_parameters = list(chain.parameters(recurse=False))
+        values[name] = (
+            getattr(module, name).detach().clone(),
+            bool(learned_parameters),
+            any(t.requires_grad for t in learned_parameters),
+        )
     hooks = module._load_state_dict_pre_hooks
     for key in [key for key, hook in hooks.items() if "weight_norm_compat_hook" in str(getattr(hook, "hook", hook))]:
         del hooks[key]  # it would look for what is no longer there, and can't be pickled
     module.__class__ = parametrize.type_before_parametrizations(module)
     del module.parametrizations
-    for name, (value, is_parameter, trained) in values.items():
+    for name, (value, is_parameter, requires_grad) in values.items():
         if is_parameter:
-            module.register_parameter(name, nn.Parameter(value, trained))
+            module.register_parameter(name, nn.Parameter(value, requires_grad))
         else:
             module.register_buffer(name, value)

@@ -110,10 +110,11 @@ class Program(ProgramGraph):
     def wrong_sizes(self, leaves: Sequence[Any], reason: str) -> DataError:
         """Build the error for a batch whose inputs have sizes that the program does not accept."""
         shapes = ", ".join(str(tuple(leaf.shape)) if isinstance(leaf, Tensor) else repr(leaf) for leaf in leaves)
-        traced = ", ".join(_recorded_input(node.meta.get("val")) for node in self.inputs)
+        traced_inputs = ", ".join(_recorded_input(node.meta.get("val")) for node in self.inputs)
         return DataError(
-            f"a batch has inputs of shape {shapes} where the network was traced with {traced}, and {reason}; give "
-            "batches of the traced size: resize, crop or pad examples, drop_last=True where the last batch is smaller"
+            f"a batch has inputs of shape {shapes} where the network was traced with {traced_inputs}, and {reason}; "
+            "give batches of the traced size: resize, crop or pad examples, drop_last=True where the last batch is "
+            "smaller"
         )
 
     def run(
@@ -141,17 +142,17 @@ class Program(ProgramGraph):
             assert callable(node.target)
             with seeded_generators(index) if node in self.draws else nullcontext():
                 values[node] = handler(node.target, args, kwargs) if handler else node.target(*args, **kwargs)
-            for used in node.all_input_nodes:
-                if self.last_use[used] <= index and used not in kept:
-                    values.pop(used, None)
+            for source in node.all_input_nodes:
+                if self.last_use[source] <= index and source not in kept:
+                    values.pop(source, None)
         return values
 
     def call_of(self, node: Node, values: Mapping[Node, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return an operator's arguments, given the values of the nodes."""
         resized = values.get(self.resized)
         if resized is not None:
-            called: tuple[tuple[Any, ...], dict[str, Any]] = resized.of(node, values)
-            return called
+            call: tuple[tuple[Any, ...], dict[str, Any]] = resized.of(node, values)
+            return call
         args, kwargs = torch.fx.map_arg((node.args, node.kwargs), values.__getitem__)
         return args, kwargs
 
@@ -169,8 +170,8 @@ class Program(ProgramGraph):
     ) -> Any:
         """Run the program on one batch, with some operators replaced, or some parameters by name."""
         new_weights = weights or {}
-        replaced = {node: new_weights[name] for node, name in self.state_names.items() if name in new_weights}
-        values = {**self.fixed(), **replaced, **self.bind(batch)}
+        new_values = {node: new_weights[name] for node, name in self.state_names.items() if name in new_weights}
+        values = {**self.fixed(), **new_values, **self.bind(batch)}
         results = self.run(values, self.first, len(self.nodes) - 1, handlers or {}, keep=self.output_nodes)
         return self.finish(results)
 

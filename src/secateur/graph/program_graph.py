@@ -48,8 +48,8 @@ class ProgramGraph(ProcessBound):
     @cached_property
     def differentiable(self) -> tuple[str, ...]:
         """The names of the floating-point and complex parameters."""
-        exported = self.exported.graph_signature.inputs_to_parameters.values()
-        states = {name: self.state(name) for name in dict.fromkeys(self.names[name] for name in exported)}
+        parameter_names = self.exported.graph_signature.inputs_to_parameters.values()
+        states = {name: self.state(name) for name in dict.fromkeys(self.names[name] for name in parameter_names)}
         return tuple(name for name, state in states.items() if state.is_floating_point() or state.is_complex())
 
     @cached_property
@@ -74,8 +74,8 @@ class ProgramGraph(ProcessBound):
     @cached_property
     def inputs(self) -> tuple[Node, ...]:
         """The placeholders of the model's inputs."""
-        fixed = self.state_names.keys() | self.constants.keys()
-        return tuple(node for node in self.nodes if node.op == "placeholder" and node not in fixed)
+        fixed_nodes = self.state_names.keys() | self.constants.keys()
+        return tuple(node for node in self.nodes if node.op == "placeholder" and node not in fixed_nodes)
 
     @cached_property
     def outputs(self) -> tuple[Any, ...]:
@@ -105,8 +105,13 @@ class ProgramGraph(ProcessBound):
         """Nodes whose tensors are computed from parameters, buffers and constants alone."""
         state_nodes: set[Node] = {*self.state_names, *self.constants}
         for node in self.nodes:
-            used = [value for value in node.all_input_nodes if _is_tensor(value)]
-            if node.op == "call_function" and _is_tensor(node) and used and all(value in state_nodes for value in used):
+            tensor_sources = [value for value in node.all_input_nodes if _is_tensor(value)]
+            if (
+                node.op == "call_function"
+                and _is_tensor(node)
+                and tensor_sources
+                and all(value in state_nodes for value in tensor_sources)
+            ):
                 state_nodes.add(node)
         return frozenset(state_nodes)
 

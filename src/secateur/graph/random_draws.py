@@ -102,9 +102,9 @@ class Draw:
     node: Node
     units: tuple[Tensor, ...]
 
-    def renumbered(self, number: Callable[[Tensor], Tensor]) -> "Draw":
+    def renumbered(self, unit_number: Callable[[Tensor], Tensor]) -> "Draw":
         """Return the draw after units were renumbered."""
-        return replace(self, units=tuple(number(units) for units in self.units))
+        return replace(self, units=tuple(unit_number(units) for units in self.units))
 
     def kept_entries(self, values: Tensor, shape: torch.Size, mask: Tensor) -> Tensor:
         """Select the entries of kept units, in the shape that the cut network draws.

@@ -157,9 +157,9 @@ def _boundary_nodes(node: Node) -> dict[str, Any]:
     """Map the names in an event to the nodes of its boundary; a fixed size is a number."""
     tensors, sizes = node.args[:2]
     assert isinstance(tensors, list | tuple) and isinstance(sizes, list | tuple)
-    named = {f"t{index}": value for index, value in enumerate(tensors)}
-    named |= {f"s{index}": value for index, value in enumerate(sizes)}
-    return {name: Value(value.name) if isinstance(value, Node) else value for name, value in named.items()}
+    tensors_by_name = {f"t{index}": value for index, value in enumerate(tensors)}
+    tensors_by_name |= {f"s{index}": value for index, value in enumerate(sizes)}
+    return {name: Value(value.name) if isinstance(value, Node) else value for name, value in tensors_by_name.items()}
 
 
 def _name(value: Any) -> str | None:

@@ -53,10 +53,10 @@ def remembered_attributes(model: nn.Module, batch: Batch) -> list[RememberedAttr
         module: {name: (value, _content(value)) for name, value in _plain_attributes(module)} for module in modules
     }
     names: dict[tuple[nn.Module, str], None] = {}
-    for other in _of_other_sizes(batch):
+    for other_batch in _of_other_sizes(batch):
         with isolated_evaluation(model), torch.random.fork_rng(devices=[]):
             try:
-                run_module(model, other)
+                run_module(model, other_batch)
             except DataError:  # the model takes no such batch, so it keeps nothing of one
                 continue
             for module in modules:
@@ -80,7 +80,7 @@ def cached_tensors(model: nn.Module, batch: Batch) -> list[RememberedAttribute]:
                 by_name.setdefault(name, []).append(module)
     attributes = []
     for name, modules in by_name.items():
-        filled = {module: vars(module)[name] for module in modules}
+        filled_caches = {module: vars(module)[name] for module in modules}
         with isolated_evaluation(model), torch.random.fork_rng(devices=[]):
             for module in modules:
                 vars(module)[name] = {}
@@ -90,7 +90,7 @@ def cached_tensors(model: nn.Module, batch: Batch) -> list[RememberedAttribute]:
                 continue
             attributes += [
                 RememberedAttribute(module, name)
-                for module, tensors in filled.items()
+                for module, tensors in filled_caches.items()
                 if _are_same_tensors(vars(module)[name], tensors)
             ]
     return attributes
@@ -113,10 +113,12 @@ def replaced_buffers(model: nn.Module, batch: Batch) -> list[tuple[nn.Module, st
     ]
 
 
-def _are_same_tensors(tensors: Any, filled: dict[Any, Tensor]) -> bool:
+def _are_same_tensors(tensors: Any, filled_caches: dict[Any, Tensor]) -> bool:
     """Return whether a dict has the same tensors as another, under the same keys."""
-    return tensors.keys() == filled.keys() and all(
-        isinstance(tensor, Tensor) and tensor.dtype == filled[key].dtype and torch.equal(tensor, filled[key])
+    return tensors.keys() == filled_caches.keys() and all(
+        isinstance(tensor, Tensor)
+        and tensor.dtype == filled_caches[key].dtype
+        and torch.equal(tensor, filled_caches[key])
         for key, tensor in tensors.items()
     )
 

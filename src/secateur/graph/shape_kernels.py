@@ -17,6 +17,8 @@ from torch._decomp import decomposition_table
 from torch._ops import OpOverload
 from torch._subclasses.fake_impls import get_fast_op_impls, op_implementations_dict
 
+from secateur.graph.symbolic_lengths import has_adjacent_columns, is_dense_channels_last, is_product, is_same_length
+
 Kernel = Callable[..., Any]
 ATEN: Any = torch.ops.aten
 BATCH_NORM = ATEN._native_batch_norm_legit_no_training.default
@@ -106,13 +108,8 @@ def _is_convolution(input: Tensor, weight: Tensor, bias: Tensor | None, groups: 
         input.dtype == weight.dtype and input.device == weight.device and (bias is None or bias.dtype == input.dtype)
         and all(isinstance(length, int) for length in (*weight.shape, input.shape[1]))
         and input.shape[1] == weight.shape[1] * groups and (bias is None or bias.shape == weight.shape[:1])
-        and _is_in_order(input) and weight.is_contiguous()
+        and has_adjacent_columns(input) and weight.is_contiguous()
     )  # fmt: skip
-
-
-def _is_in_order(images: Tensor) -> bool:
-    """Return whether the entries of a row are known to lie side by side in memory, and those of all channels not."""
-    return _is_same_length(images.stride(-1), 1) and not _is_same_length(images.stride(1), 1)
 
 
 def _taken_apart(mode: Any, operator: OpOverload, *args: Any) -> Any:
@@ -123,7 +120,7 @@ def _taken_apart(mode: Any, operator: OpOverload, *args: Any) -> Any:
 
 def linear_result(torchs: Kernel, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return a tensor of the shape of a linear layer's output."""
-    if input.dim() < 2 or weight.dim() != 2 or not _is_product(input, weight, -1):
+    if input.dim() < 2 or weight.dim() != 2 or not is_product(input, weight, -1):
         result: Tensor = torchs(input, weight, bias)
         return result
     return input.new_empty((*input.shape[:-1], weight.shape[0]))
@@ -132,9 +129,9 @@ def linear_result(torchs: Kernel, input: Tensor, weight: Tensor, bias: Tensor | 
 def matmul_result(torchs: Kernel, one: Tensor, other: Tensor) -> Tensor:
     """Return a tensor of the shape of a matrix product, for one matrix or as many on both sides."""
     is_batched_alike = other.dim() == 2 or (
-        one.dim() == other.dim() and all(map(_is_same_length, one.shape[:-2], other.shape[:-2]))
+        one.dim() == other.dim() and all(map(is_same_length, one.shape[:-2], other.shape[:-2]))
     )
-    if one.dim() < 2 or other.dim() < 2 or not is_batched_alike or not _is_product(one, other, -2):
+    if one.dim() < 2 or other.dim() < 2 or not is_batched_alike or not is_product(one, other, -2):
         result: Tensor = torchs(one, other)
         return result
     return one.new_empty((*one.shape[:-1], other.shape[-1]))
@@ -142,32 +139,13 @@ def matmul_result(torchs: Kernel, one: Tensor, other: Tensor) -> Tensor:
 
 def interpolated_result(torchs: Kernel, input: Tensor, output_size: Sequence[Any] | None, *options: Any) -> Tensor:
     """Return a tensor of the shape of an interpolation to a size that is given."""
-    in_order = _is_in_order(input)
+    in_order = has_adjacent_columns(input)
     order = torch.contiguous_format if in_order else torch.channels_last
-    is_known = in_order or (input.device.type == "cpu" and _is_dense_channels_last(input))
+    is_known = in_order or (input.device.type == "cpu" and is_dense_channels_last(input))
     if output_size is None or len(output_size) != input.dim() - 2 or not is_known:
         result: Tensor = torchs(input, output_size, *options)
         return result
     return torch.empty((*input.shape[:2], *output_size), dtype=input.dtype, device=input.device, memory_format=order)
-
-
-def _is_dense_channels_last(images: Tensor) -> bool:
-    """Return whether images are known to lie in memory without gaps, with the entries of all channels side by side."""
-    _, channels, _, width = images.shape
-    strides, dense = images.stride()[1:], (1, channels * width, channels)
-    return isinstance(channels, int) and channels > 1 and all(map(_is_same_length, strides, dense))
-
-
-def _is_product(one: Tensor, other: Tensor, axis: int) -> bool:
-    """Return whether two tensors have one type, and are known to be equally long where they are contracted."""
-    return one.dtype == other.dtype and one.device == other.device and _is_same_length(one.shape[-1], other.shape[axis])
-
-
-def _is_same_length(length: Any, other: Any) -> bool:
-    """Return whether two lengths are one number or one symbol; asking torch would add a condition to the program."""
-    if isinstance(length, int) and isinstance(other, int):
-        return length == other
-    return isinstance(length, torch.SymInt) and isinstance(other, torch.SymInt) and length.node.expr == other.node.expr
 
 
 SAME_SHAPE_AND_TYPE = ("relu", "gelu", "silu", "hardswish", "hardsigmoid", "hardtanh")

@@ -54,9 +54,9 @@ def _is_meta(module: nn.Module) -> bool:
 
 
 def _is_quantized(module: nn.Module) -> bool:
-    packed = ".quantized." in type(module).__module__ or hasattr(module, "_packed_params")
+    is_packed = ".quantized." in type(module).__module__ or hasattr(module, "_packed_params")
     kinds = {type(parameter).__name__ for parameter in module.parameters(recurse=False)}
-    return packed or bool(kinds & BITSANDBYTES) or any(tensor.is_quantized for tensor in _direct_tensors(module))
+    return is_packed or bool(kinds & BITSANDBYTES) or any(tensor.is_quantized for tensor in _direct_tensors(module))
 
 
 def _is_fake_quantized(module: nn.Module) -> bool:

@@ -13,9 +13,9 @@ from unittest.mock import patch
 @contextmanager
 def torch_logs_silenced() -> Iterator[None]:
     """Silence torch's warnings, log records and printed graphs within a context, unless `TORCH_LOGS` is set."""
-    unprinted: Any = patch("torch.export._trace.print", lambda *args, **kwargs: None, create=True)
-    asked = bool(os.environ.get("TORCH_LOGS"))
-    with warnings.catch_warnings(), torch_logs_dropped(), nullcontext() if asked else unprinted:
+    without_print: Any = patch("torch.export._trace.print", lambda *args, **kwargs: None, create=True)
+    is_requested_by_user = bool(os.environ.get("TORCH_LOGS"))
+    with warnings.catch_warnings(), torch_logs_dropped(), nullcontext() if is_requested_by_user else without_print:
         warnings.simplefilter("ignore")
         yield
 

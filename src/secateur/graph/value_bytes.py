@@ -20,8 +20,8 @@ def example_bytes(program: Program, node: Any) -> int:
         program: the program.
         node: the operator, or an argument of one that may be another value.
     """
-    recorded = node.meta.get("val") if isinstance(node, Node) else None
-    tensors = [value for value in pytree.tree_leaves(recorded) if isinstance(value, Tensor)]
+    recorded_value = node.meta.get("val") if isinstance(node, Node) else None
+    tensors = [value for value in pytree.tree_leaves(recorded_value) if isinstance(value, Tensor)]
     if program.batched is not None:
         tensors = [value for value in tensors if program.batch_axis(value) is not None]
     return sum(map(_recorded_bytes, tensors)) // recorded_examples(program)
@@ -38,8 +38,8 @@ def examples_within(program: Program, limit: int) -> int:
         limit: the bytes that all results together may take.
     """
     operators = (node for node in program.nodes if node.op == "call_function" and not is_alias(node))
-    needed = sum(example_bytes(program, node) for node in operators)
-    fitting = max(limit // max(needed, 1), 1)
+    needed_bytes = sum(example_bytes(program, node) for node in operators)
+    fitting = max(limit // max(needed_bytes, 1), 1)
     return 1 << (fitting.bit_length() - 1)
 
 
@@ -54,14 +54,16 @@ def last_small_position(program: Program, share: float) -> int:
     """
     end = program.position[program.nodes[-1]]  # of the outputs
     sizes = {node: example_bytes(program, node) for node in program.nodes}
-    most = share * sum(sizes[node] for node in set(program.output_nodes))
+    most_bytes = share * sum(sizes[node] for node in set(program.output_nodes))
     changes = [0] * (end + 2)  # of the bytes of the values before each position
     for node, size in sizes.items():
         position = program.position[node]
         changes[position + 1] += size
         changes[max(program.last_use[node], position) + 1] -= size
     totals = list(itertools.accumulate(changes))
-    return max((position for position in range(program.first, end) if totals[position] <= most), default=program.first)
+    return max(
+        (position for position in range(program.first, end) if totals[position] <= most_bytes), default=program.first
+    )
 
 
 def recorded_examples(program: Program) -> int:

@@ -43,12 +43,12 @@ def plain_path(model: nn.Module, path: str) -> str:
         >>> plain_path(model, "0.module.weight")
         '0.weight'
     """
-    names, plain, module = path.split("."), [], model
+    names, plain_parts, module = path.split("."), [], model
     for name in names:
         if _wrapped_model(module) is None:
-            plain.append(name)
+            plain_parts.append(name)
         module = module._modules.get(name) or module
-    return ".".join(plain)
+    return ".".join(plain_parts)
 
 
 def holds_wrappers(model: nn.Module) -> bool:
@@ -60,9 +60,9 @@ def unwrap_children(model: nn.Module) -> None:
     """Replace wrappers within a model by their content, so that the names of its parameters are the plain ones."""
     for module in list(model.modules()):
         for name, child in module.named_children():
-            plain = unwrap_model(child)
-            if plain is not child:
-                module._modules[name] = plain
+            plain_child = unwrap_model(child)
+            if plain_child is not child:
+                module._modules[name] = plain_child
 
 
 @contextmanager

@@ -46,10 +46,10 @@ class ActivationTap:
         if examples == 1:
             by_index = values.movedim(self.dim, 0).reshape(values.shape[self.dim], 1, -1)
             return by_index.mean(2, dtype=widest_type(values)).cpu().double()
-        moved = values.movedim((self.dim, self.batch_axis), (0, 1))
+        by_unit = values.movedim((self.dim, self.batch_axis), (0, 1))
         if not self.outermost:  # (size, entries, examples, ...)
-            moved = moved.unflatten(1, (-1, examples)).transpose(1, 2)
-        return moved.reshape(moved.shape[0], examples, -1).mean(2, dtype=widest_type(moved)).cpu().double()
+            by_unit = by_unit.unflatten(1, (-1, examples)).transpose(1, 2)
+        return by_unit.reshape(by_unit.shape[0], examples, -1).mean(2, dtype=widest_type(by_unit)).cpu().double()
 
     def entries_per_mean(self, values: Tensor, examples: int) -> int:
         """Return the number of entries in each mean of `rows`."""
@@ -77,17 +77,17 @@ def tapped_context(context: CriterionContext) -> tuple[CriterionContext, tuple[A
     taps = _activation_taps(context)
     if all(_has_plain_batch_axis(context.network, tap) for tap in taps):
         return context, taps
-    resolved = _with_batch_layout(context, taps)
-    mixed = [tap for tap, with_layout in zip(taps, resolved, strict=True) if with_layout is None]
-    if not mixed:
-        return context, tuple(tap for tap in resolved if tap is not None)
-    single = split_microbatches(context.microbatches, context.network.device, 1)
-    if any((batch.size or 1) > 1 for batch in single) or context.network.program.batched is None:
+    resolved_taps = _with_batch_layout(context, taps)
+    mixed_taps = [tap for tap, with_layout in zip(taps, resolved_taps, strict=True) if with_layout is None]
+    if not mixed_taps:
+        return context, tuple(tap for tap in resolved_taps if tap is not None)
+    single_examples = split_microbatches(context.microbatches, context.network.device, 1)
+    if any((batch.size or 1) > 1 for batch in single_examples) or context.network.program.batched is None:
         raise DataError(
-            f"the examples of a batch can't be told apart in what {module_path(mixed[0].consumers[0].node)} reads, and "
-            "the network takes no single examples; rank by 'shapley' or 'leave-one-out'"
+            f"the examples of a batch can't be told apart in what {module_path(mixed_taps[0].consumers[0].node)} "
+            "reads, and the network takes no single examples; rank by 'shapley' or 'leave-one-out'"
         )
-    return replace(context, microbatches=single), taps
+    return replace(context, microbatches=single_examples), taps
 
 
 def _activation_taps(context: CriterionContext) -> tuple[ActivationTap, ...]:

@@ -99,9 +99,9 @@ def load_checkpoint(
         )
     for name, scores in () if resume is None else resume.items():
         units = network.by_name[name].size if name in network.by_name else 0
-        other = None if scores.per_example is None else scores.per_example.shape[1]
-        if len(scores.values) != units or other not in (None, examples):
-            message = f"the scores to resume hold {name} with {len(scores.values)} units and {other} examples"
+        other_count = None if scores.per_example is None else scores.per_example.shape[1]
+        if len(scores.values) != units or other_count not in (None, examples):
+            message = f"the scores to resume hold {name} with {len(scores.values)} units and {other_count} examples"
             raise (DataError if is_from_user else StorageError)(
                 f"{message}, where there are {units} and {examples}; start anew"
             )

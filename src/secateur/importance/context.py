@@ -48,7 +48,7 @@ class CriterionContext:
         moments: the moments of each consumer's input, where absent units are predicted from the others; else empty.
         resume_from: the scores of an earlier run to continue, or None.
         on_progress: a function that takes the name of a game and a function that returns the scores of its groups so
-            far; None where nobody follows the run.
+            far; None where no progress is recorded.
     """
 
     network: Network

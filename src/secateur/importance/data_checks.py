@@ -84,25 +84,31 @@ def checked_data(
     uses = {find_criterion(criterion).uses for criterion in by}
     use: Use = "gradients" if "gradients" in uses else "loss" if "loss" in uses else "nothing"
     named_batches = [("data", batches)] if test is None else [("data", batches), ("test", tests)]
-    for name, checked in named_batches:
-        outputs = check_model_on(model, checked, name, by_example=loss is None)
-        checked[:] = [
-            replace(batch, is_one_example=examples.is_one_example)
-            for batch, (examples, _) in zip(checked, outputs, strict=True)
-        ]
-        if metric is not None and (checked is tests or bound == "metric"):  # nothing else computes it
-            all_outputs = ((batch, _output_of(model, batch)) for batch in checked)
-            check_metric(metric, outputs, all_outputs, bound == "metric" and checked is batches)
+    for name, checked_batches in named_batches:
+        outputs = _outputs_of(model, checked_batches, name, by_example=loss is None)
+        if metric is not None and (checked_batches is tests or bound == "metric"):  # nothing else computes it
+            all_outputs = ((batch, _output_of(model, batch)) for batch in checked_batches)
+            check_metric(metric, outputs, all_outputs, bound == "metric" and checked_batches is batches)
         try:
-            check_losses(outputs, checked, loss, use)
+            check_losses(outputs, checked_batches, loss, use)
             if bound == "accuracy":
-                check_class_targets(checked)
+                check_class_targets(checked_batches)
         except TargetError as failure:
             if bound in ("loss", "accuracy") or use != "nothing":
                 raise
             batches, tests = _without_unusable_targets(failure, batches, tests, metric)
             break
     return UserExamples(batches, None if test is None else tests)
+
+
+def _outputs_of(model: nn.Module, batches: list[Batch], name: str, by_example: bool) -> list[tuple[Batch, Any]]:
+    """Return the checked batches with the model's outputs, and note in `batches` which of them are one example."""
+    outputs = check_model_on(model, batches, name, by_example=by_example)
+    batches[:] = [
+        replace(batch, is_one_example=examples.is_one_example)
+        for batch, (examples, _) in zip(batches, outputs, strict=True)
+    ]
+    return outputs
 
 
 def _without_unusable_targets(

@@ -49,16 +49,16 @@ def eliminate_units(size: int, factors: Sequence[ConsumerFactor]) -> Tensor:
     """
     eliminations = [_Elimination(factor) for factor in factors]
     remaining = torch.arange(size)
-    total, reached = torch.zeros(size, dtype=torch.float64), 0.0
+    total, increase = torch.zeros(size, dtype=torch.float64), 0.0
     while len(remaining):
         zeros = torch.zeros(len(remaining), dtype=torch.float64)
         costs = sum((elimination.costs(remaining).cpu() for elimination in eliminations), zeros)
         order = costs.argsort(stable=True)[: max(1, len(remaining) // STEPS)]
-        removed = remaining[order]
-        total[removed] = reached + costs[order].clamp_min(0).cumsum(0) / 2
-        reached = float(total[removed[-1]])
+        removed_unit = remaining[order]
+        total[removed_unit] = increase + costs[order].clamp_min(0).cumsum(0) / 2
+        increase = float(total[removed_unit[-1]])
         for elimination in eliminations:
-            elimination.remove(removed)
+            elimination.remove(removed_unit)
         is_kept = torch.ones(len(remaining), dtype=torch.bool).index_fill(0, order, False)
         remaining = remaining[is_kept]
     return total

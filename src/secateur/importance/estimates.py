@@ -85,10 +85,10 @@ class Totals:
         total, square = self.total
         mean = total / self.count
         correction, noise = self.others / self.blocks
-        repeated = self.count > 1
-        if bool(repeated.any()):
-            count = self.count[repeated]
-            between = (square[:, repeated] - count * mean[:, repeated].square()) / (count - 1)
+        is_repeated = self.count > 1
+        if bool(is_repeated.any()):
+            count = self.count[is_repeated]
+            between = (square[:, is_repeated] - count * mean[:, is_repeated].square()) / (count - 1)
             noise = (between.clamp_min(0) / count).mean(1)
         return Pooled(mean + correction[:, None], noise)
 
@@ -128,10 +128,12 @@ def sample_weights(samples: Sequence[Sample], examples: int) -> Tensor:
 def degrees_of_freedom(samples: Sequence[Sample], examples: int) -> float:
     """Return the degrees of freedom of the blocks' estimates beside their examples' means."""
     weights = sample_weights(samples, examples)
-    used = (weights > 0).double()
-    means = used / used.sum(0).clamp_min(1)  # the hat matrix is weights @ means.T, whose size is that of the blocks
-    few = len(samples) <= examples  # the sum of the hat matrix's squares, from whichever matrices are smaller
-    hat_square = (weights @ means.T).square().sum() if few else ((weights.T @ weights) * (means.T @ means)).sum()
+    is_used = (weights > 0).double()
+    means = is_used / is_used.sum(0).clamp_min(
+        1
+    )  # the hat matrix is weights @ means.T, whose size is that of the blocks
+    is_few = len(samples) <= examples  # the sum of the hat matrix's squares, from whichever matrices are smaller
+    hat_square = (weights @ means.T).square().sum() if is_few else ((weights.T @ weights) * (means.T @ means)).sum()
     return float(len(samples) - 2 * (weights * means).sum() + hat_square)
 
 

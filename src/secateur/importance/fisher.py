@@ -77,8 +77,10 @@ class InputMoments:
             draws: the generator that selects them.
         """
         positions = self.layer.positions(x, examples)
-        selected = torch.randperm(positions.count, generator=draws)[:share].to(x.device)
-        rows = at_least_single(positions.rows(selected, self.layer.groups).transpose(0, 1))  # (groups, rows, features)
+        positions_read = torch.randperm(positions.count, generator=draws)[:share].to(x.device)
+        rows = at_least_single(
+            positions.rows(positions_read, self.layer.groups).transpose(0, 1)
+        )  # (groups, rows, features)
         if self.rows == 0:
             self._shift = rows.mean(1, keepdim=True)
         self._products.add(torch.cat([rows - self._shift, torch.ones_like(rows[..., :1])], 2))

@@ -25,19 +25,19 @@ DRAWS = 2
 
 
 def fisher_factors(
-    context: CriterionContext, layers: Sequence[LinearLayer], drawn: Sequence[LinearLayer]
+    context: CriterionContext, layers: Sequence[LinearLayer], drawn_layers: Sequence[LinearLayer]
 ) -> dict[LinearLayer, FisherFactors]:
     """Run one forward pass over the examples, and a backward pass for each of two draws.
 
     Args:
         context: the network and the examples.
         layers: the layers to measure.
-        drawn: the layers for which positions are drawn, `layers` among them: the draws depend on these alone.
+        drawn_layers: the layers for which positions are drawn, `layers` among them: the draws depend on these alone.
     """
     sums = fisher_accumulators(context.network.program.state, layers)
     losses = DrawnLosses(generator_for(context.seed, "curvature"))
     for microbatch in context.watched(context.microbatches, "curvature"):
-        accumulate(context, microbatch, sums, drawn, context.example_count, losses)
+        accumulate(context, microbatch, sums, drawn_layers, context.example_count, losses)
     return {layer: sums.pop(layer).result() for layer in layers}
 
 
@@ -45,7 +45,7 @@ def accumulate(
     context: CriterionContext,
     microbatch: Batch,
     sums: Mapping[LinearLayer, FisherAccumulator],
-    drawn: Sequence[LinearLayer],
+    drawn_layers: Sequence[LinearLayer],
     examples: int,
     losses: DrawnLosses,
 ) -> None:
@@ -54,33 +54,33 @@ def accumulate(
     Gradients are added as the backward pass reaches them, so that those of all layers are never alive together.
     """
     size, draws = microbatch.size or 1, losses.draws
-    shares = {layer: _positions_per_example(layer, examples) for layer in drawn}
+    shares = {layer: _positions_per_example(layer, examples) for layer in drawn_layers}
     results: dict[LinearLayer, Tensor] = {}
     handlers: dict[Node, OpOverride] = {
         layer.node: _measured_layer(layer, sums[layer], results, size, shares[layer], draws)
         if layer in sums
         else _unmeasured_layer(layer, size, draws)
-        for layer in drawn
+        for layer in drawn_layers
     }
     with torch.enable_grad():
         output = context.forward(microbatch, {**straight_through(context.network.program), **handlers})
-        reached: set[LinearLayer] = set()
+        reached_layers: set[LinearLayer] = set()
         for layer in sums:
-            results[layer].register_hook(partial(_add_gradient, sums[layer], size, reached))
+            results[layer].register_hook(partial(_add_gradient, sums[layer], size, reached_layers))
         for draw in range(DRAWS):
-            reached.clear()
+            reached_layers.clear()
             losses.of(output, microbatch).backward(retain_graph=draw < DRAWS - 1)
             for layer in sums:
-                if layer not in reached:
+                if layer not in reached_layers:
                     sums[layer].add_gradient(torch.zeros_like(results[layer]), size)
                 if results[layer].is_leaf:
                     results[layer].grad = None
 
 
-def _add_gradient(sums: FisherAccumulator, examples: int, reached: set[LinearLayer], gradient: Tensor) -> None:
+def _add_gradient(sums: FisherAccumulator, examples: int, reached_layers: set[LinearLayer], gradient: Tensor) -> None:
     with torch.no_grad():
         sums.add_gradient(gradient, examples)
-    reached.add(sums.layer)
+    reached_layers.add(sums.layer)
 
 
 def _unmeasured_layer(layer: LinearLayer, examples: int, draws: torch.Generator) -> OpOverride:

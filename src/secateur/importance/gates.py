@@ -118,18 +118,18 @@ def _apply_gates(
 ) -> Any:
     """Return an operator's result, multiplied by the gates of its units."""
     result = target(*args, **kwargs)
-    values, *rest = result if isinstance(result, tuple | list) else (result,)
+    values, *other_results = result if isinstance(result, tuple | list) else (result,)
     units = position.units.to(gates.device)
     factors = torch.where(units >= 0, gates[:, units], 1.0)  # (copies, size of the axis)
     axis = network.program.batch_axis(_recorded_first_result(position))
-    gated = values * as_factor(factors.to(values), values, position.dim, axis)
-    return (gated, *rest) if rest else gated
+    gated_values = values * as_factor(factors.to(values), values, position.dim, axis)
+    return (gated_values, *other_results) if other_results else gated_values
 
 
 def _recorded_first_result(position: UnitAxis) -> Any:
     """Return the first result of an operator as the export recorded it, with its symbolic shape."""
-    recorded = position.node.meta["val"]
-    return recorded[0] if isinstance(recorded, tuple | list) else recorded
+    recorded_value = position.node.meta["val"]
+    return recorded_value[0] if isinstance(recorded_value, tuple | list) else recorded_value
 
 
 def check_divisible_batches(network: Network, alternative: str) -> None:

@@ -58,10 +58,10 @@ def advice_on_inputs(run: Run, batch: Batch, examples: Batch, failure: Exception
     if takes_list_of_images(run, batch):  # a single box would pass for an output of a single example
         return RESULTS_BY_IMAGE
     for entry in INPUT_CHANGES:
-        refused = batch if entry.adds_examples else examples
-        changed = entry.change(refused)
-        if changed is not None and accepts(run, changed):
-            before, after = input_shapes_text(refused), input_shapes_text(changed)
+        refused_batch = batch if entry.adds_examples else examples
+        changed_batch = entry.change(refused_batch)
+        if changed_batch is not None and accepts(run, changed_batch):
+            before, after = input_shapes_text(refused_batch), input_shapes_text(changed_batch)
             shapes = f"inputs of {before} are refused, and {after} taken: " if before != after else ""
             return f"{shapes}{entry.fault}; {entry.remedy}"
     return ""
@@ -105,9 +105,9 @@ def is_unbatched(run: Run, batch: Batch, output: Any) -> bool:
         pair = main_output(run(twice))
     except SecateurError:
         return False
-    single = main_output(output)
-    return pair.shape == (2, *single.shape) and torch.allclose(
-        pair, torch.stack([single, single]), atol=1e-4, rtol=1e-3
+    single_output = main_output(output)
+    return pair.shape == (2, *single_output.shape) and torch.allclose(
+        pair, torch.stack([single_output, single_output]), atol=1e-4, rtol=1e-3
     )
 
 

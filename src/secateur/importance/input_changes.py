@@ -41,13 +41,13 @@ def of_axes(change: Callable[[Tensor], Tensor], least_dims: int, length: int | N
         length: of the second axis of every input, if it must be known.
     """
 
-    def changed(batch: Batch) -> Batch | None:
+    def change_batch(batch: Batch) -> Batch | None:
         applies = all(
             tensor.dim() >= least_dims and (length is None or tensor.shape[1] == length) for tensor in batch.tensors
         )
         return with_inputs(batch, change) if applies else None
 
-    return changed
+    return change_batch
 
 
 def with_target_as_input(batch: Batch) -> Batch | None:

@@ -106,8 +106,8 @@ class RowsInverse:
     def blocks(self, width: int, count: int) -> Tensor:
         """Return the blocks of the first features on the diagonal, before any removal, (count, width, width)."""
         matrices = (self._rows, self._solved)
-        rows, solved = (matrix[:, : count * width].unflatten(1, (count, width)) for matrix in matrices)
-        inner = rows.permute(1, 2, 0) @ solved.permute(1, 0, 2)
+        rows, solved_rows = (matrix[:, : count * width].unflatten(1, (count, width)) for matrix in matrices)
+        inner = rows.permute(1, 2, 0) @ solved_rows.permute(1, 0, 2)
         blocks: Tensor = (torch.eye(width).to(inner) - inner) / self._level
         return blocks
 
@@ -117,11 +117,11 @@ Inverse = MatrixInverse | RowsInverse
 
 def invert_covariance(covariance: Tensor) -> MatrixInverse:
     """Return the inverse of a covariance, with as little added to its diagonal as rounding requires."""
-    level, added = covariance.diagonal().mean().clamp_min(1e-12), 0.0
+    level, added_ridge = covariance.diagonal().mean().clamp_min(1e-12), 0.0
     while True:
         regular = covariance.clone(memory_format=torch.contiguous_format)
-        regular.diagonal().add_(added * level)
+        regular.diagonal().add_(added_ridge * level)
         factor, failed = factor_in_place(regular)
         if not bool(failed):
             return MatrixInverse(invert_factor_in_place(factor))
-        added = max(10 * added, 1e-8)
+        added_ridge = max(10 * added_ridge, 1e-8)

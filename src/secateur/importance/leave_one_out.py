@@ -115,10 +115,12 @@ def _greedy_increases(game: Game) -> Tensor:
         coalitions[torch.arange(len(units)), units] = False
         microbatches = range(len(game.context.microbatches))
         losses = torch.cat([_loss_increases(game, coalitions, microbatch) for microbatch in microbatches], 1).mean(1)
-        removed = int(units[losses.argmin()])
-        is_present[removed] = False
-        increases[removed] = max(highest, float(losses.min()))
-        highest = increases[removed].item() + TIE_STEP * max(1.0, increases[removed].item())  # later units rank higher
+        removed_unit = int(units[losses.argmin()])
+        is_present[removed_unit] = False
+        increases[removed_unit] = max(highest, float(losses.min()))
+        highest = increases[removed_unit].item() + TIE_STEP * max(
+            1.0, increases[removed_unit].item()
+        )  # later units rank higher
     return increases
 
 

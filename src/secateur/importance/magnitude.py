@@ -68,8 +68,12 @@ def batchnorm_scale(context: CriterionContext) -> dict[str, GroupScores]:
                 scale = context.network.program.state(name).detach().cpu().double()
                 total.index_add_(0, local_units(units, group), scale.abs())
         if not has_scale:
-            groups = [other for other in context.groups if not any(other.owns(units) for units in norms.values())]
-            without = [other.name for other in groups]
+            groups = [
+                other_group
+                for other_group in context.groups
+                if not any(other_group.owns(units) for units in norms.values())
+            ]
+            without = [other_group.name for other_group in groups]
             raise DataError(
                 f"no batch norm with a scale is behind {group.name}, which 'batchnorm-scale' ranks by; skip "
                 f"{', '.join(without) or group.name}, or rank by 'l2'"
@@ -78,18 +82,18 @@ def batchnorm_scale(context: CriterionContext) -> dict[str, GroupScores]:
     return scores
 
 
-def incoming(network: Network, group: Group, read: Callable[[str], Tensor]) -> Tensor:
+def incoming(network: Network, group: Group, weight_of: Callable[[str], Tensor]) -> Tensor:
     """Return the sum of a function of each unit's incoming weights (not biases), (units,).
 
     Args:
         network: the network.
         group: the group.
-        read: a function from a weight's name to a tensor of its shape.
+        weight_of: a function from a weight's name to a tensor of its shape.
     """
     total = torch.zeros(group.size + 1, dtype=torch.float64)
     for member in group.members:
         if member.is_producer and network.program.state(member.tensor).dim() > 1:
-            rows = to_widest(read(member.tensor)).movedim(member.axis, 0).flatten(1).sum(1)
+            rows = to_widest(weight_of(member.tensor)).movedim(member.axis, 0).flatten(1).sum(1)
             total.index_add_(0, local_units(member.units, group), rows.cpu().double())
     return total[:-1]
 
@@ -110,8 +114,10 @@ def _rows_of(network: Network, group: Group) -> list[Tensor]:
             order = local.argsort(stable=True)
             counts = torch.bincount(local, minlength=group.size + 1)[: group.size]
             by_unit = rows[order[: int(counts.sum())]].split(counts.tolist())
-            padded = torch.nn.utils.rnn.pad_sequence(list(by_unit), batch_first=True)  # (units, most rows, weights)
-            matrices.append(padded.flatten(1))
+            padded_rows = torch.nn.utils.rnn.pad_sequence(
+                list(by_unit), batch_first=True
+            )  # (units, most rows, weights)
+            matrices.append(padded_rows.flatten(1))
     return matrices
 
 

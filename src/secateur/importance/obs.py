@@ -154,11 +154,11 @@ def _features_of_units(layer: LinearLayer, group: Group) -> Iterator[tuple[int, 
     """
     owner = layer.inputs.repeat_interleave(layer.kernel).view(layer.groups, -1) - group.offset
     for number, units in enumerate(owner):
-        inside = (units >= 0) & (units < group.size)
-        counts = torch.bincount(units[inside], minlength=group.size)
+        is_of_group = (units >= 0) & (units < group.size)
+        counts = torch.bincount(units[is_of_group], minlength=group.size)
         width = int(counts[0])
         if width > 0 and bool((counts == width).all()):
-            features = torch.where(inside, units, group.size).argsort(stable=True)[: group.size * width]
+            features = torch.where(is_of_group, units, group.size).argsort(stable=True)[: group.size * width]
             yield number, features.view(-1, width)
 
 
@@ -194,5 +194,5 @@ def _check_gates(context: CriterionContext, limit: MemoryLimit, groups: Sequence
         return
     (context, taps), losses = tapped_context(context), DrawnLosses(generator_for(context.seed, "gates"))
     microbatch = max(context.microbatches, key=lambda batch: sum(tensor.numel() for tensor in batch.tensors))
-    needed = peak_bytes(partial(_gate_slopes, context, taps, groups, microbatch, losses))
-    limit.check_bytes("rank by 'obs'", needed)
+    needed_bytes = peak_bytes(partial(_gate_slopes, context, taps, groups, microbatch, losses))
+    limit.check_bytes("rank by 'obs'", needed_bytes)

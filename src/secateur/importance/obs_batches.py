@@ -56,14 +56,14 @@ def group_batches(
     if limit.requested is None:
         return default_batches
     memory = int(SLACK * limit.bytes)
-    batches, required = list[GroupBatch](), 0
+    batches, required_bytes = list[GroupBatch](), 0
     for batch in default_batches:
         if _bytes_of_pass(context, batch, consumers) <= memory:
             batches.append(batch)
             continue
         smaller_batches, largest_group = _split(context, batch, consumers, memory)
-        batches, required = [*batches, *smaller_batches], max(required, largest_group)
-    limit.check_bytes("rank by 'obs'", required)
+        batches, required_bytes = [*batches, *smaller_batches], max(required_bytes, largest_group)
+    limit.check_bytes("rank by 'obs'", required_bytes)
     return batches
 
 
@@ -87,17 +87,17 @@ def _split(
     context: CriterionContext, batch: GroupBatch, consumers: LinearConsumers, memory: int
 ) -> tuple[list[GroupBatch], int]:
     """Return the largest batches within a batch that keep the limit, and the bytes of the largest group alone."""
-    batches, required = list[GroupBatch](), 0
+    batches, required_bytes = list[GroupBatch](), 0
     for group in batch.groups:
         if batches:
             larger = GroupBatch((*batches[-1].groups, group), batch.drawn)
             if _bytes_of_pass(context, larger, consumers) <= memory:
                 batches[-1] = larger
                 continue
-        single = GroupBatch((group,), batch.drawn)
-        required = max(required, _bytes_of_pass(context, single, consumers))
-        batches.append(single)
-    return batches, required
+        single_group = GroupBatch((group,), batch.drawn)
+        required_bytes = max(required_bytes, _bytes_of_pass(context, single_group, consumers))
+        batches.append(single_group)
+    return batches, required_bytes
 
 
 def _bytes_of_pass(context: CriterionContext, batch: GroupBatch, consumers: LinearConsumers) -> int:

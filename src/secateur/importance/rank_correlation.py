@@ -47,10 +47,10 @@ def agreements(scores: Scores, others: Scores) -> tuple[Agreement, ...]:
         >>> [row.group for row in agreements(l1, l2)], agreements(l1, l1)[0].spearman > 0.999
         (['0', 'all groups'], True)
     """
-    shared = [name for name in scores if name in others]
-    if not shared:
+    shared_names = [name for name in scores if name in others]
+    if not shared_names:
         raise NameMatchError(f"{scores.by!r} and {others.by!r} have scored no group in common")
-    pairs = {name: (scores[name].values, others[name].values) for name in shared}
+    pairs = {name: (scores[name].values, others[name].values) for name in shared_names}
     together = tuple(torch.cat([pair[side] for pair in pairs.values()]) for side in (0, 1))
     rows = [_agreement(name, *pair) for name, pair in pairs.items()]
     return (*rows, _agreement(ALL, *together))

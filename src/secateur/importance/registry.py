@@ -56,12 +56,12 @@ class RegisteredCriterion:
         if self.config is None:
             return self.name
         preset = _criteria[self.name].config
-        changed = [
+        changed_options = [
             f"{entry.name}={value!r}"
             for entry in fields(self.config)
             if (value := getattr(self.config, entry.name)) != getattr(preset, entry.name)
         ]
-        return f"{self.name}({', '.join(changed)})" if changed else self.name
+        return f"{self.name}({', '.join(changed_options)})" if changed_options else self.name
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -223,11 +223,12 @@ def _preset_of(config: CriterionConfig) -> RegisteredCriterion:
     Raises:
         OptionError: no criterion was registered with such a configuration.
     """
-    changed = config.changed_options()
+    changed_options = config.changed_options()
     candidates = {
         entry.name: preset.items()
         for entry in _criteria.values()
-        if type(entry.config) is type(config) and (preset := entry.config.changed_options()).items() <= changed.items()
+        if type(entry.config) is type(config)
+        and (preset := entry.config.changed_options()).items() <= changed_options.items()
     }
     if not candidates:
         raise OptionError(

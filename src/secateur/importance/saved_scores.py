@@ -69,10 +69,14 @@ def read_scores(path: Path) -> tuple[SavedScores | SavedScores2, dict[str, dict[
     tensors, about, _ = read_tensors(path, (SavedScores, SavedScores2))
     try:
         means = {name.removeprefix("mean/"): tensor for name, tensor in tensors.items() if name.startswith("mean/")}
-        groups = {name: _group_fields(name, saved, tensors, about.examples) for name, saved in about.groups.items()}
-        expected = {f"mean/{name}" for name in means}.union(*(_tensor_names(name, tensors) for name in groups))
+        groups = {
+            name: _group_fields(name, saved_group, tensors, about.examples)
+            for name, saved_group in about.groups.items()
+        }
+        expected_names = {f"mean/{name}" for name in means}.union(*(_tensor_names(name, tensors) for name in groups))
         check_stored(
-            tensors.keys() == expected, f"{', '.join(sorted(tensors.keys() ^ expected)[:3])} should not be there"
+            tensors.keys() == expected_names,
+            f"{', '.join(sorted(tensors.keys() ^ expected_names)[:3])} should not be there",
         )
         check_stored(all(mean.dim() == 1 and _is_finite(mean) for mean in means.values()), "a mean is NaN or infinite")
         if isinstance(about, SavedScores):
@@ -86,18 +90,20 @@ def _tensor_names(group: str, tensors: Mapping[str, Tensor]) -> set[str]:
     """Return the names of a group's tensors."""
     is_sampled = f"shares/{group}" in tensors
     optional = [f"{field}/{group}" for field in ("errors_here", *(() if is_sampled else ("per_example",)))]
-    required = [f"{field}/{group}" for field in ("values", "errors", *(SAMPLE_TENSORS if is_sampled else ()))]
-    return {*required, *(name for name in optional if name in tensors)}
+    required_names = [f"{field}/{group}" for field in ("values", "errors", *(SAMPLE_TENSORS if is_sampled else ()))]
+    return {*required_names, *(name for name in optional if name in tensors)}
 
 
-def _group_fields(group: str, saved: SavedGroup2, tensors: Mapping[str, Tensor], examples: int) -> dict[str, Any]:
+def _group_fields(group: str, saved_group: SavedGroup2, tensors: Mapping[str, Tensor], examples: int) -> dict[str, Any]:
     """Return the fields of one group's scores.
 
     Raises:
         StorageError: tensors are missing, or hold numbers that can't be scores.
     """
     names = _tensor_names(group, tensors)
-    is_complete = not isinstance(saved, SavedGroup) or {f"{field}/{group}" for field in saved.tensors} == names
+    is_complete = (
+        not isinstance(saved_group, SavedGroup) or {f"{field}/{group}" for field in saved_group.tensors} == names
+    )
     check_stored(is_complete and names <= tensors.keys(), f"tensors of {group} are missing")
     values, errors = tensors[f"values/{group}"], tensors[f"errors/{group}"]
     check_stored(
@@ -117,8 +123,8 @@ def _group_fields(group: str, saved: SavedGroup2, tensors: Mapping[str, Tensor],
         check_stored(fits, f"the scores of {group} by example do not fit")
     errors_here = tensors.get(f"errors_here/{group}")
     fields = {"values": values, "errors": errors, "per_example": per_example, "errors_here": errors_here}
-    facts = {name: getattr(saved, name) for name in SavedGroup2.__struct_fields__}
-    return {**fields, "samples": samples, **facts, "layout": current_name(saved.layout)}
+    facts = {name: getattr(saved_group, name) for name in SavedGroup2.__struct_fields__}
+    return {**fields, "samples": samples, **facts, "layout": current_name(saved_group.layout)}
 
 
 def _check_samples(group: str, tensors: Mapping[str, Tensor], units: int, examples: int) -> None:

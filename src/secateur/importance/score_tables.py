@@ -23,9 +23,9 @@ def estimation_lines(groups: "Mapping[str, GroupScores]") -> list[str]:
         if scores.layout:
             names_by_scheme.setdefault((scores.layout, scores.stopped), []).append(name)
     lines = []
-    for (layout, stopped), names in names_by_scheme.items():
+    for (layout, stop_reason), names in names_by_scheme.items():
         lines.append(f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {layout}")
-        lines += [f"  sampled until {stopped}"] if stopped else []
+        lines += [f"  sampled until {stop_reason}"] if stop_reason else []
     return lines
 
 

@@ -88,14 +88,14 @@ def run_criterion(scoring: ScoringRun, resume: Scores | None, path: Path | None)
         MissingGradientError: the criterion differentiates an operator that has no gradient.
     """
     context, name = scoring.context, scoring.criterion.name
-    read = tuple(group for group in context.groups if context.network.consumers_of(group))
-    scoring = replace(scoring, context=replace(context, groups=read))
+    groups_with_consumers = tuple(group for group in context.groups if context.network.consumers_of(group))
+    scoring = replace(scoring, context=replace(context, groups=groups_with_consumers))
     if is_shared():
         check_same_inputs(f"scores by {name!r} of the inputs {scoring.fingerprint}")
-    output = _criterion_output(scoring, resume, path) if read else {}
+    output = _criterion_output(scoring, resume, path) if groups_with_consumers else {}
     groups = {
         group.name: group_scores(name, group, output)
-        if group in read
+        if group in groups_with_consumers
         else GroupScores.exact(torch.zeros(group.size, dtype=torch.float64))
         for group in context.groups
     }

@@ -21,13 +21,15 @@ def shuffled_microbatches(microbatches: Sequence[Batch], generator: torch.Genera
     for number, batch in enumerate(microbatches):
         form = example_form(batch) or number
         by_form.setdefault(form, []).append((batch, torch.arange(int(starts[number]), int(starts[number + 1]))))
-    shuffled = []
+    new_microbatches = []
     for form, members in by_form.items():
         numbers = torch.cat([indices for _, indices in members])
         if isinstance(form, int):
-            shuffled.append((members[0][0], numbers))
+            new_microbatches.append((members[0][0], numbers))
             continue
-        joined = concat_batches([batch for batch, _ in members])
+        joined_batch = concat_batches([batch for batch, _ in members])
         order = torch.randperm(len(numbers), generator=generator)
-        shuffled += [(joined.take(index).map(as_fast_layout), numbers[index]) for index in order.split(MICROBATCH)]
-    return shuffled
+        new_microbatches += [
+            (joined_batch.take(index).map(as_fast_layout), numbers[index]) for index in order.split(MICROBATCH)
+        ]
+    return new_microbatches

@@ -18,11 +18,11 @@ def zeroing_override(program: Program, consumer: Consumer, present: Tensor, cons
     """Return the override that zeroes absent units and adds the response to their means."""
     axis, scale = program.batch_axis(recorded_operand(consumer)), width_scales(consumer, present)
 
-    def zeroed(x: Tensor) -> Tensor:
+    def zero(x: Tensor) -> Tensor:
         kept = without_absent(x, present, consumer.dim, axis)
         return kept if scale is None else kept * as_factor(scale.to(x), x, consumer.dim, axis)
 
-    silent = operand_override(consumer, zeroed)
+    silent = operand_override(consumer, zero)
     if constant is None:
         return silent
 
@@ -39,13 +39,13 @@ def mean_override(program: Program, consumer: Consumer, present: Tensor, mean: T
     mean = mean.to(present.device)
     absent = (1 - present.to(mean)) * mean
 
-    def filled(x: Tensor) -> Tensor:
+    def fill(x: Tensor) -> Tensor:
         means = as_factor(absent.to(x), x, consumer.dim, axis)
         if present.dtype == torch.bool:  # absent units may be infinite
             return torch.where(as_factor(present.to(x.device), x, consumer.dim, axis), x, means)
         return torch.addcmul(means, x, as_factor(present.to(x), x, consumer.dim, axis))
 
-    return operand_override(consumer, filled)
+    return operand_override(consumer, fill)
 
 
 def width_scales(consumer: Consumer, present: Tensor) -> Tensor | None:

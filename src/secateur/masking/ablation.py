@@ -78,13 +78,13 @@ class MeanAblation:
                 overrides = by_node[consumer.node]
                 index = 0 if consumer.is_inner else len(overrides)
                 overrides.insert(index, self._handler(network.program, consumer, present))
-        shared = {node: chain_overrides(handlers) for node, handlers in by_node.items()}
+        shared_handlers = {node: chain_overrides(handlers) for node, handlers in by_node.items()}
         if not of_weights:
-            return shared
+            return shared_handlers
         by_mask = [
             self._of_coalition(number).handlers(network, mask, consumers) for number, mask in enumerate(masks.split(1))
         ]
-        return {**shared, **by_coalition(network.program, of_weights, by_mask)}
+        return {**shared_handlers, **by_coalition(network.program, of_weights, by_mask)}
 
     def _of_coalition(self, number: int) -> "MeanAblation":
         """Return the ablation with the means of one coalition."""
@@ -148,8 +148,10 @@ def masked_draws(
 
     def run(noting: Mapping[Node, OpOverride]) -> None:
         handlers = MeanAblation(means).handlers(network, mask[None])
-        both = {node: [h[node] for h in (handlers, noting) if node in h] for node in {**handlers, **noting}}
-        chained = {node: chain_overrides(overrides) for node, overrides in both.items()}
-        network.program.forward(batch, chained, weights)
+        overrides_by_node = {
+            node: [h[node] for h in (handlers, noting) if node in h] for node in {**handlers, **noting}
+        }
+        chained_overrides = {node: chain_overrides(overrides) for node, overrides in overrides_by_node.items()}
+        network.program.forward(batch, chained_overrides, weights)
 
     return draws_replayed_for_cut(run, {draw.node: draw for draw in network.draws}, mask)

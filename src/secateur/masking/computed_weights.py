@@ -24,21 +24,23 @@ def is_shared_by_batch(program: Program, operand: Node) -> bool:
     return operand in program.state_only and program.batch_axis(operand.meta.get("val")) is None
 
 
-def by_coalition(program: Program, masked: Sequence[Node], by_mask: Sequence[Handlers]) -> dict[Node, OpOverride]:
+def by_coalition(program: Program, masked_nodes: Sequence[Node], by_mask: Sequence[Handlers]) -> dict[Node, OpOverride]:
     """Return the overrides of operators whose weights differ between coalitions.
 
     Args:
         program: the program.
-        masked: the operators that read units of weights that are computed from parameters alone.
+        masked_nodes: the operators that read units of weights that are computed from parameters alone.
         by_mask: the overrides of all consumers for each coalition, in the order of the batch.
     """
-    changed = _computed_from(program, [node for node in masked if node in program.state_only])
+    computed_nodes = _computed_from(program, [node for node in masked_nodes if node in program.state_only])
     users = [
         node
         for node in program.nodes
-        if node.op == "call_function" and node not in changed and (changed & {*node.all_input_nodes} or node in masked)
+        if node.op == "call_function"
+        and node not in computed_nodes
+        and (computed_nodes & {*node.all_input_nodes} or node in masked_nodes)
     ]
-    values = [_weights(program, changed, overrides) for overrides in by_mask]
+    values = [_weights(program, computed_nodes, overrides) for overrides in by_mask]
 
     def run_each(node: Node, target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         results = []
@@ -65,7 +67,7 @@ def _computed_from(program: Program, sources: Sequence[Node]) -> set[Node]:
     return dependent
 
 
-def _weights(program: Program, changed: set[Node], handlers: Handlers) -> dict[Node, Any]:
+def _weights(program: Program, computed_nodes: set[Node], handlers: Handlers) -> dict[Node, Any]:
     """Compute the values of these operators with one coalition's overrides."""
     values: dict[Node, Any] = program.fixed()
 
@@ -77,7 +79,7 @@ def _weights(program: Program, changed: set[Node], handlers: Handlers) -> dict[N
             values[node] = handler(node.target, args, kwargs) if handler else node.target(*args, **kwargs)
         return values[node]
 
-    return {node: value_of(node) for node in program.nodes if node in changed}
+    return {node: value_of(node) for node in program.nodes if node in computed_nodes}
 
 
 def _of_coalition(
@@ -93,10 +95,10 @@ def _of_coalition(
 
     sources = pytree.tree_leaves((node.args, node.kwargs))
     leaves, spec = pytree.tree_flatten(arguments)
-    chosen: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_unflatten(
+    arguments_of_coalition: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_unflatten(
         [select(source, value) for source, value in zip(sources, leaves, strict=True)], spec
     )
-    return chosen
+    return arguments_of_coalition
 
 
 def _stack_coalitions(program: Program, node: Node, results: Sequence[Any]) -> Any:

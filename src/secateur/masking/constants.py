@@ -19,8 +19,8 @@ def constant_response(weight: Tensor, fold: ConstantSink, inputs: Tensor) -> Ten
         (coalitions, out), in float64.
     """
     if len(inputs) == 1 and fold.groups == 1:  # only what is not zero counts, of which there may be little
-        read = torch.nonzero(inputs[0]).flatten()
-        weight, inputs = weight.index_select(fold.inner, read.to(weight.device)), inputs[:, read]
+        positions = torch.nonzero(inputs[0]).flatten()
+        weight, inputs = weight.index_select(fold.inner, positions.to(weight.device)), inputs[:, positions]
     return masked_grouped_product(sum_over_kernel(weight, fold), fold, inputs)
 
 

@@ -58,22 +58,22 @@ def gate_positions(network: Network, where: GateSite = "blocks") -> GatePosition
     outputs = _block_outputs(network) if where == "blocks" else ()
     in_stage = _units_at(network, outputs)
     blocks = tuple(position for position in outputs if not set(position.node.users) & _normalisations(network))
-    behind = (
+    nodes_behind = (
         UnitAxis(
             arguments(node)["input"] if where == "before norms" else node, 1, torch.where(in_stage[units], -1, units)
         )
         for node, units in norms_of(network).items()
     )
-    norms = tuple(position for position in behind if bool((position.units >= 0).any()))
+    norms = tuple(position for position in nodes_behind if bool((position.units >= 0).any()))
     return GatePositions(blocks, norms, ~_units_at(network, (*blocks, *norms)))
 
 
 def _units_at(network: Network, positions: Sequence[UnitAxis]) -> Tensor:
     """Mark the units that have a gate at any of these positions. (units + 1,)"""
-    marked = torch.zeros(network.units + 1, dtype=torch.bool)
+    is_unit = torch.zeros(network.units + 1, dtype=torch.bool)
     for position in positions:
-        marked[position.units[position.units >= 0]] = True
-    return marked
+        is_unit[position.units[position.units >= 0]] = True
+    return is_unit
 
 
 def _block_outputs(network: Network) -> tuple[UnitAxis, ...]:
@@ -81,10 +81,12 @@ def _block_outputs(network: Network) -> tuple[UnitAxis, ...]:
     residual = torch.zeros(network.units + 1, dtype=torch.bool)
     for group in network.groups:
         residual[group.span] = group.kind == "residual"
-    added = {addition.node for addition in network.additions}
+    addition_nodes = {addition.node for addition in network.additions}
     outputs = (_addition_output(addition) for addition in network.additions)
     positions = (
-        position for position in outputs if not (len(position.node.users) == 1 and set(position.node.users) <= added)
+        position
+        for position in outputs
+        if not (len(position.node.users) == 1 and set(position.node.users) <= addition_nodes)
     )
     kept = (
         UnitAxis(position.node, position.dim, torch.where(residual[position.units], position.units, -1))

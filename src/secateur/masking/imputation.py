@@ -116,13 +116,13 @@ def _imputing_override(
     """Return the override that runs a consumer's operator on kept and predicted units."""
     axis = program.batch_axis(recorded_operand(consumer)) or 0
 
-    def filled(x: Tensor) -> Tensor:
+    def fill(x: Tensor) -> Tensor:
         masks, counts = torch.unique_consecutive(present, dim=0, return_counts=True)
         shares = x.split((counts * (x.shape[axis] // len(present))).tolist(), axis)
         pairs = zip(shares, masks, strict=True)
         return torch.cat([predictor.fill(share, consumer.dim, mask) for share, mask in pairs], axis)
 
-    return operand_override(consumer, filled)
+    return operand_override(consumer, fill)
 
 
 class ImputationWeights:
@@ -141,8 +141,8 @@ class ImputationWeights:
     def coefficients(self, is_known: Tensor) -> Tensor:
         """Return the coefficients that predict the unknown entries from the known ones. (unknown, known)"""
         is_known = is_known.cpu()
-        changed = torch.nonzero(is_known != self._known).flatten().tolist()
-        if len(changed) > len(is_known) // 4 or self._steps + len(changed) > MOST_STEPS:
+        changed_units = torch.nonzero(is_known != self._known).flatten().tolist()
+        if len(changed_units) > len(is_known) // 4 or self._steps + len(changed_units) > MOST_STEPS:
             self._solve(is_known)
         for entry in torch.nonzero(is_known != self._known).flatten().tolist():
             self._sweep(entry)
@@ -155,21 +155,21 @@ class ImputationWeights:
         coefficients = torch.zeros_like(self._swept)  # (entries, entries); selecting entries of x would take longer
         coefficients[(~is_known.cpu()).nonzero(), is_known.cpu().nonzero().T] = self.coefficients(is_known)
         means, rows = self.moments.means.to(x), x.movedim(dim, -1)
-        predicted = functional.linear(rows - means, coefficients.to(x)) + means
-        return torch.where(is_known.to(x.device), rows, predicted).movedim(-1, dim)
+        predictions = functional.linear(rows - means, coefficients.to(x)) + means
+        return torch.where(is_known.to(x.device), rows, predictions).movedim(-1, dim)
 
     def _solve(self, is_known: Tensor) -> None:
         """Sweep the covariances with all known entries at once."""
         covariances, unknown = self.moments.covariances, ~is_known
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariances[is_known][:, is_known]))
         across = covariances[unknown][:, is_known] @ inverse
-        swept = torch.empty_like(covariances)
-        swept[is_known.nonzero(), is_known.nonzero().T] = -inverse
-        swept[unknown.nonzero(), is_known.nonzero().T] = across
-        swept[is_known.nonzero(), unknown.nonzero().T] = across.T
+        swept_covariances = torch.empty_like(covariances)
+        swept_covariances[is_known.nonzero(), is_known.nonzero().T] = -inverse
+        swept_covariances[unknown.nonzero(), is_known.nonzero().T] = across
+        swept_covariances[is_known.nonzero(), unknown.nonzero().T] = across.T
         residual = covariances[unknown][:, unknown] - across @ covariances[is_known][:, unknown]
-        swept[unknown.nonzero(), unknown.nonzero().T] = residual
-        self._swept, self._known, self._steps = swept, is_known.clone(), 0
+        swept_covariances[unknown.nonzero(), unknown.nonzero().T] = residual
+        self._swept, self._known, self._steps = swept_covariances, is_known.clone(), 0
 
     def _sweep(self, entry: int) -> None:
         """Sweep one entry in or out."""

@@ -24,15 +24,15 @@ class RowPositions:
         """The number of positions."""
         return self.values.shape[1]
 
-    def rows(self, chosen: Tensor, groups: int) -> Tensor:
+    def rows(self, positions: Tensor, groups: int) -> Tensor:
         """Return some positions of every example. (examples * selected, groups, features)"""
-        rows: Tensor = rows_at(self.values, chosen).flatten(0, 1).unflatten(1, (groups, -1))
+        rows: Tensor = rows_at(self.values, positions).flatten(0, 1).unflatten(1, (groups, -1))
         return rows
 
 
 @dataclass(frozen=True)
 class WindowAxis:
-    """Where the windows of a convolution lie along an axis.
+    """The windows of a convolution along an axis.
 
     Args:
         size: the length of the image.
@@ -76,40 +76,40 @@ class WindowPositions:
         """The number of positions."""
         return math.prod(axis.count for axis in self.axes)
 
-    def rows(self, chosen: Tensor, groups: int) -> Tensor:
+    def rows(self, positions: Tensor, groups: int) -> Tensor:
         """Return some positions of every example. (examples * selected, groups, features)"""
         (examples, channels, *size), (of_example, *strides) = self.images.shape, self.images.stride()
         extent = 1 + sum((length - 1) * stride for length, stride in zip((channels, *size), strides, strict=True))
         memory = self.images.as_strided((examples, extent), (of_example, 1))
-        pixels, is_outside = self._pixels(chosen, strides[1:])
-        at = pixels[:, None] + torch.arange(channels, device=chosen.device)[:, None] * strides[0]
+        pixels, is_outside = self._pixels(positions, strides[1:])
+        at = pixels[:, None] + torch.arange(channels, device=positions.device)[:, None] * strides[0]
         windows = memory.index_select(1, at.flatten()).unflatten(1, at.shape)  # (examples, selected, channels, kernel)
         if self._is_padded:
-            selected, place = torch.nonzero(is_outside, as_tuple=True)
-            windows[:, selected, :, place] = 0
-        rows: Tensor = windows.view(examples * len(chosen), groups, -1)
+            selected, pixel = torch.nonzero(is_outside, as_tuple=True)
+            windows[:, selected, :, pixel] = 0
+        rows: Tensor = windows.view(examples * len(positions), groups, -1)
         return rows
 
     @property
     def _is_padded(self) -> bool:
         return any(axis.padding != (0, 0) for axis in self.axes)
 
-    def _pixels(self, chosen: Tensor, strides: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def _pixels(self, positions: Tensor, strides: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return where the pixels of some windows lie in memory, and whether outside of the image. (selected, kernel)
 
         Args:
-            chosen: the positions.
+            positions: the positions.
             strides: between pixels in memory, along each axis.
         """
-        places = torch.zeros_like(chosen)[:, None]
-        is_outside = torch.zeros_like(places, dtype=torch.bool)
-        windows = torch.unravel_index(chosen, [axis.count for axis in self.axes])
+        offsets = torch.zeros_like(positions)[:, None]
+        is_outside = torch.zeros_like(offsets, dtype=torch.bool)
+        windows = torch.unravel_index(positions, [axis.count for axis in self.axes])
         for axis, number, stride in zip(self.axes, windows, strides, strict=True):
             pixels = axis.pixels(number)[:, None]  # (selected, 1, kernel of the axis)
             is_beyond = (pixels < 0) | (pixels >= axis.size)
-            places = (places[:, :, None] + pixels.clamp(0, axis.size - 1) * stride).flatten(1)
+            offsets = (offsets[:, :, None] + pixels.clamp(0, axis.size - 1) * stride).flatten(1)
             is_outside = (is_outside[:, :, None] | is_beyond).flatten(1)
-        return places, is_outside
+        return offsets, is_outside
 
 
 LayerPositions = RowPositions | WindowPositions

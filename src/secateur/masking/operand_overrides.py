@@ -33,8 +33,8 @@ def as_factor(values: Tensor, x: Tensor, dim: int, batch_axis: int | None) -> Te
         return values.view(view)
     assert batch_axis is not None and batch_axis != dim
     view[batch_axis] = x.shape[batch_axis]
-    repeated = values.repeat_interleave(x.shape[batch_axis] // values.shape[0], 0)  # (examples stacked, size)
-    return (repeated if batch_axis < dim else repeated.t()).reshape(view)
+    repeated_values = values.repeat_interleave(x.shape[batch_axis] // values.shape[0], 0)  # (examples stacked, size)
+    return (repeated_values if batch_axis < dim else repeated_values.t()).reshape(view)
 
 
 def without_absent(x: Tensor, present: Tensor, dim: int, batch_axis: int | None) -> Tensor:

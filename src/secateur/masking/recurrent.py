@@ -73,22 +73,22 @@ def _share_of_coalition(program: Program, node: Node, name: str, value: Any, at:
     """Return one coalition's share of an argument."""
     if coalitions == 1:
         return value
-    recorded: Any = arguments(node).get(name)
+    recorded_value: Any = arguments(node).get(name)
     if isinstance(value, list | tuple) and name == "hx":
-        return [_chunk(program, r, v, at, coalitions) for r, v in zip(recorded, value, strict=True)]
-    return _chunk(program, recorded, value, at, coalitions) if name in ("input", "hx") else value
+        return [_chunk(program, r, v, at, coalitions) for r, v in zip(recorded_value, value, strict=True)]
+    return _chunk(program, recorded_value, value, at, coalitions) if name in ("input", "hx") else value
 
 
-def _chunk(program: Program, recorded: Any, value: Tensor, at: int, coalitions: int) -> Tensor:
-    axis = program.batch_axis(recorded.meta["val"])
+def _chunk(program: Program, recorded_value: Any, value: Tensor, at: int, coalitions: int) -> Tensor:
+    axis = program.batch_axis(recorded_value.meta["val"])
     return value if axis is None else value.chunk(coalitions, axis)[at]
 
 
 def _joined_results(program: Program, node: Node, results: list[Any]) -> Any:
-    recorded = node.meta["val"]
+    recorded_values = node.meta["val"]
     if isinstance(results[0], Tensor):
-        return torch.cat(results, program.batch_axis(recorded) or 0)
+        return torch.cat(results, program.batch_axis(recorded_values) or 0)
     return tuple(
         torch.cat(shares, program.batch_axis(kind) or 0)
-        for kind, shares in zip(recorded, zip(*results, strict=True), strict=True)
+        for kind, shares in zip(recorded_values, zip(*results, strict=True), strict=True)
     )

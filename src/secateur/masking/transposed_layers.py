@@ -58,8 +58,8 @@ def transposed_layers_of(network: Network) -> Iterator[TransposedLayer]:
         by_name = arguments(node)
         weight, groups = by_name["weight"], by_name["groups"]
         name = sole_parameter(program, weight)
-        batched = by_name["input"].meta["val"].dim() == weight.meta["val"].dim()
-        if name is None or not batched:
+        is_batched = by_name["input"].meta["val"].dim() == weight.meta["val"].dim()
+        if name is None or not is_batched:
             continue
         shape = program.state(name).shape
         inputs = units.get((name, 0), torch.full(shape[:1], -1))

@@ -24,8 +24,8 @@ def consumer_means(network: Network, batches: Iterable[Batch]) -> dict[str, Tens
     def watch(consumer: Consumer) -> OpOverride:
         def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             x = operand(consumer, args, kwargs)
-            others = [dim for dim in range(x.dim()) if dim != consumer.dim]
-            total = x.sum(others, dtype=widest_type(x)) if others else x
+            other_dims = [dim for dim in range(x.dim()) if dim != consumer.dim]
+            total = x.sum(other_dims, dtype=widest_type(x)) if other_dims else x
             sums[consumer_key(consumer)] = sums[consumer_key(consumer)] + total.cpu().double()
             counts[consumer_key(consumer)] += x.numel() // x.shape[consumer.dim]
             return target(*args, **kwargs)

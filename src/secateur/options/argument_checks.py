@@ -43,15 +43,17 @@ def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any]) 
         try:
             check_option(name, value, annotation)
         except OptionError as failure:
-            swapped = _swapped_argument(value, arguments, annotations)
-            raise (OptionError(f"{failure}; were {name} and {swapped} swapped?") if swapped else failure) from None
+            swapped_name = _swapped_argument(value, arguments, annotations)
+            raise (
+                OptionError(f"{failure}; were {name} and {swapped_name} swapped?") if swapped_name else failure
+            ) from None
 
 
 def _swapped_argument(value: object, arguments: Mapping[str, Any], annotations: Mapping[str, Any]) -> str:
     """Return the argument of a wrong class that should be of this value's; empty if there is none."""
-    for name, other in arguments.items():
+    for name, other_value in arguments.items():
         classes = classes_of(annotations.get(name))
-        if classes and isinstance(value, classes) and not isinstance(other, classes):
+        if classes and isinstance(value, classes) and not isinstance(other_value, classes):
             return name
     return ""
 

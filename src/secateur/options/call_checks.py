@@ -33,8 +33,8 @@ def checked_calls(callee: Callee) -> Callee:
         secateur.errors.NameMatchError: `Shapley` has no option 'smapler'; did you mean 'sampler'? known are ...
     """
     if not isinstance(callee, type):
-        explained: Callee = _with_explained_errors(callee)
-        return explained
+        explained_callee: Callee = _with_explained_errors(callee)
+        return explained_callee
     for name, attribute in list(vars(callee).items()):
         if name.startswith("_") and name != "__init__":
             continue
@@ -72,7 +72,7 @@ def _with_explained_errors(function: Any, is_method: bool = False) -> Any:
 
 
 def bound_arguments(
-    called: str, signature: inspect.Signature, args: Sequence[Any], options: Mapping[str, Any]
+    call_name: str, signature: inspect.Signature, args: Sequence[Any], options: Mapping[str, Any]
 ) -> inspect.BoundArguments:
     """Bind the arguments of a call.
 
@@ -87,16 +87,16 @@ def bound_arguments(
         keywords = [f"{parameter.name}=" for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
         names = ", ".join(positional or keywords)
         advice = f"its arguments are {names}" if names else "it takes no arguments"
-        raise OptionError(f"`{called}`: {failure}; {advice}") from None
+        raise OptionError(f"`{call_name}`: {failure}; {advice}") from None
 
 
-def check_option_name(called: str, name: str, value: object, known: Collection[str]) -> None:
+def check_option_name(call_name: str, name: str, value: object, known_names: Collection[str]) -> None:
     """Check the name of an option that was given to a function.
 
     Raises:
         NameMatchError: the function has no such option; what takes its place is named, or else the nearest name.
     """
-    foreign = None if name in known else foreign_option(name, known)
+    foreign = None if name in known_names else foreign_option(name, known_names)
     if foreign is not None:
-        raise NameMatchError(f"`{called}` has no option {name!r}; {foreign.in_python(name, value)}")
-    check_name(name, known, f"`{called}` has no option")
+        raise NameMatchError(f"`{call_name}` has no option {name!r}; {foreign.in_python(name, value)}")
+    check_name(name, known_names, f"`{call_name}` has no option")

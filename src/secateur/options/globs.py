@@ -22,10 +22,10 @@ def match_globs(globs: str | Sequence[str], names: Iterable[str], noun: str) -> 
         >>> match_globs("conv*", ["conv1", "conv2", "fc"], "layer")
         ['conv1', 'conv2']
     """
-    known = list(names)
+    known_names = list(names)
     patterns = [globs] if isinstance(globs, str) else list(globs)
     for glob in patterns:
-        if glob not in known and not any(fnmatchcase(name, glob) for name in known):
-            near = get_close_matches(glob, known, 3, 0.3) or known[:5]
-            raise NameMatchError(f"{glob!r} matches no {noun}; the nearest are {', '.join(near) or 'none'}")
-    return [name for name in known if any(name == glob or fnmatchcase(name, glob) for glob in patterns)]
+        if glob not in known_names and not any(fnmatchcase(name, glob) for name in known_names):
+            close_names = get_close_matches(glob, known_names, 3, 0.3) or known_names[:5]
+            raise NameMatchError(f"{glob!r} matches no {noun}; the nearest are {', '.join(close_names) or 'none'}")
+    return [name for name in known_names if any(name == glob or fnmatchcase(name, glob) for glob in patterns)]

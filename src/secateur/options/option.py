@@ -90,27 +90,27 @@ def one_of(*names: str) -> Option:
     return Option(wording, lambda value: isinstance(value, str) and value in names, NameMatchError, names)
 
 
-def check_name(name: str, known: Iterable[str], message: str, shows: bool = True) -> None:
+def check_name(name: str, known_names: Iterable[str], message: str, shows: bool = True) -> None:
     """Check a name against those that there are.
 
     Args:
         name: what the user gave.
-        known: the names that there are.
+        known_names: the names that there are.
         message: the beginning of the message, such as "`prune` has no option".
         shows: whether the name is repeated after that.
 
     Raises:
         NameMatchError: the name is unknown; the nearest is offered.
     """
-    names = list(known)
+    names = list(known_names)
     if name not in names:
-        longer = [other for other in names if len(name) >= SHORTEST_PREFIX and other.startswith(name)]
-        by_small_letters = {other.lower(): other for other in reversed(names)}
+        longer = [longer_name for longer_name in names if len(name) >= SHORTEST_PREFIX and longer_name.startswith(name)]
+        by_small_letters = {longer_name.lower(): longer_name for longer_name in reversed(names)}
         nearest = [by_small_letters[key] for key in get_close_matches(name.lower(), by_small_letters, 1)] or longer
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-        joined = [part.strip() for part in name.split(",")]
-        if len(joined) > 1 and set(joined) <= set(names):
-            hint = f"these are {len(joined)} names: give a list of them, or the option once for each; "
+        separate_names = [piece.strip() for piece in name.split(",")]
+        if len(separate_names) > 1 and set(separate_names) <= set(names):
+            hint = f"these are {len(separate_names)} names: give a list of them, or the option once for each; "
         raise NameMatchError(f"{message}{f' {name!r}' if shows else ''}; {hint}known are {', '.join(names) or 'none'}")
 
 

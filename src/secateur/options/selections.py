@@ -110,12 +110,12 @@ def match_layers(
         >>> match_layers(nn.Linear, ["0", "2"], "layer", dict(model.named_modules()), "Sequential")
         ['2']
     """
-    known, selected = list(names), set[str]()
+    known_names, selected_names = list(names), set[str]()
     for selector in as_selectors(selection):
         if isinstance(selector, str) and not isinstance(selector, ModulePath):
-            inside = [name for name in known if is_in_module(name, selector)] if selector in modules else []
-            selected |= set(inside or match_globs(selector, known, noun))
+            names_inside = [name for name in known_names if is_in_module(name, selector)] if selector in modules else []
+            selected_names |= set(names_inside or match_globs(selector, known_names, noun))
         else:
             paths = paths_of(selector, modules, title)
-            selected |= {name for name in known if any(is_in_module(name, path) for path in paths)}
-    return [name for name in known if name in selected]
+            selected_names |= {name for name in known_names if any(is_in_module(name, path) for path in paths)}
+    return [name for name in known_names if name in selected_names]

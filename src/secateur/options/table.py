@@ -152,9 +152,9 @@ def check_option(name: str, value: object, annotation: Any = None) -> None:
     classes = classes_of(annotation)
     if classes and not isinstance(value, classes) and not _is_number_for(value, classes):
         names = [option_class.__name__ for option_class in classes if option_class is not NoneType]
-        accepted = [CLASS_TEXTS.get(class_name, f"a {class_name}") for class_name in names]
-        accepted += ["None"] if NoneType in classes else []
-        raise OptionError(f"{name} is {kind_text(value)}; give {' or '.join(accepted)}")
+        accepted_kinds = [CLASS_TEXTS.get(class_name, f"a {class_name}") for class_name in names]
+        accepted_kinds += ["None"] if NoneType in classes else []
+        raise OptionError(f"{name} is {kind_text(value)}; give {' or '.join(accepted_kinds)}")
 
 
 def _is_number_for(value: object, classes: Sequence[type]) -> bool:

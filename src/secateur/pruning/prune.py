@@ -146,5 +146,5 @@ def prune(
         options=options,
     )  # fmt: skip
     examples = request.checked_examples()
-    with run_checkpoint(checkpoint, "prune", model, examples.data, request.settings) as saved:
-        return PruneStages(request, examples, saved).run()
+    with run_checkpoint(checkpoint, "prune", model, examples.data, request.settings) as checkpoint_state:
+        return PruneStages(request, examples, checkpoint_state).run()

@@ -8,7 +8,7 @@ from torch import nn
 
 from secateur.allocation.budget import QUALITY_BOUNDS, TIMES
 from secateur.allocation.config import PruneConfig
-from secateur.allocation.fixed_sizes import fixed_in_round, fixed_units
+from secateur.allocation.fixed_sizes import fixed_units, sizes_in_round
 from secateur.allocation.plan_sizes import Allocation, SizeRules, plan_tied_sizes
 from secateur.allocation.remaining_fractions import fractions_of
 from secateur.coupling.network import Network
@@ -61,8 +61,8 @@ def score_iteratively(
     scores, limits = score_network(network), fractions_of(network, keep)
     for number in track(range(1, rounds), "rounds of scoring"):
         budget = {unit: value ** (number / rounds) for unit, value in limits.items()}
-        fixed = fixed_units(network, scores, fixed_in_round(network, sizes, number / rounds), 1, 1)
-        plan = plan_tied_sizes(network, scores, budget, Allocation(("uniform",)), SizeRules(fixed=fixed))
+        fixed_groups = fixed_units(network, scores, sizes_in_round(network, sizes, number / rounds), 1, 1)
+        plan = plan_tied_sizes(network, scores, budget, Allocation(("uniform",)), SizeRules(fixed_groups=fixed_groups))
         small = _refitted_cut(model, plan, calibration.microbatches)
         try:
             later = score_network(trace_model(small))
@@ -74,10 +74,10 @@ def score_iteratively(
 
 def _refitted_cut(model: nn.Module, plan: Plan, microbatches: Sequence[Batch]) -> nn.Module:
     cut_model = cut_with_recipe(model, plan)
-    embedded = EmbeddedPrunedNetwork.of(cut_model.model, plan.network, cut_model.recipe)
+    cut_network = EmbeddedPrunedNetwork.of(cut_model.model, plan.network, cut_model.recipe)
     with torch.no_grad(), torch.random.fork_rng(devices=[]), own_warnings_dropped():
-        refit(PairedExecution(embedded, microbatches))
-        embedded.write(cut_model.model)
+        refit(PairedExecution(cut_network, microbatches))
+        cut_network.write(cut_model.model)
     return cut_model.model
 
 

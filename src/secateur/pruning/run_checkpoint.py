@@ -69,17 +69,17 @@ class RunCheckpoint:
 
 
 def recalled_scores(
-    saved: RunCheckpoint, by: CriterionLike, score_network: Callable[..., Scores]
+    checkpoint: RunCheckpoint, by: CriterionLike, score_network: Callable[..., Scores]
 ) -> Callable[[Network], Scores]:
     """Return a function that scores a network, once for each round, or recalls the scores of the round.
 
     Args:
-        saved: the checkpoint.
+        checkpoint: the checkpoint.
         by: the criterion.
         score_network: scores a network; it takes the argument `checkpoint` of `score`.
     """
     numbers = itertools.count(1)
-    return lambda network: saved.scores(f"scores-{next(numbers)}", by, partial(score_network, network))
+    return lambda network: checkpoint.scores(f"scores-{next(numbers)}", by, partial(score_network, network))
 
 
 @contextmanager
@@ -109,10 +109,10 @@ def run_checkpoint(
             f"`{function}` keeps a checkpoint in one process, or in all within `shared_processes`, and there are "
             f"{process_count()}"
         )
-    folder, saved = Path(path), describe_run(function, model, data, settings)
-    lock = _open_checkpoint(folder, saved)
+    folder, saved_run = Path(path), describe_run(function, model, data, settings)
+    lock = _open_checkpoint(folder, saved_run)
     try:
-        plans, repairs = _memos(folder, saved)
+        plans, repairs = _memos(folder, saved_run)
         try:
             yield RunCheckpoint(plans, repairs, folder)
         finally:
@@ -125,7 +125,7 @@ def run_checkpoint(
             unlock(lock)
 
 
-def _open_checkpoint(folder: Path, saved: SavedRun) -> int | None:
+def _open_checkpoint(folder: Path, saved_run: SavedRun) -> int | None:
     """Check or begin a checkpoint, and lock it; the first of several processes does so, and the others wait for it.
 
     Returns:
@@ -139,7 +139,7 @@ def _open_checkpoint(folder: Path, saved: SavedRun) -> int | None:
     try:
         with failures_exchanged(OPENED) if is_shared() else nullcontext():
             if process_rank() == 0:
-                _check_same(folder, saved)
+                _check_same(folder, saved_run)
                 lock = try_lock(folder / MANIFEST)
                 if lock is None:
                     raise CheckpointError(
@@ -153,14 +153,14 @@ def _open_checkpoint(folder: Path, saved: SavedRun) -> int | None:
     return lock
 
 
-def _memos(folder: Path, saved: SavedRun) -> tuple[FileMemo, FileMemo]:
+def _memos(folder: Path, run: SavedRun) -> tuple[FileMemo, FileMemo]:
     """Return the results of plans and repairs so far; no process goes on before all have read them.
 
     Raises:
         CheckpointError: another process has other files in a folder of this name.
         StorageError: a file is damaged.
     """
-    of, is_written = key_of(saved.function, saved.model, saved.data, saved.settings), process_rank() == 0
+    of, is_written = key_of(run.function, run.model, run.data, run.settings), process_rank() == 0
     with failures_exchanged(READ) if is_shared() else nullcontext():
         plans = FileMemo(folder / "plans.safetensors", of, SECONDS, is_written)
         repairs = FileMemo(folder / "repairs.safetensors", of, 0.0, is_written)
@@ -177,7 +177,7 @@ def going_on(function: str, path: str | Path) -> str:
     return f"call secateur.{function} again with checkpoint={str(path)!r} and the same settings to go on"
 
 
-def _check_same(folder: Path, saved: SavedRun) -> None:
+def _check_same(folder: Path, saved_run: SavedRun) -> None:
     """Check that a checkpoint is of this run; begin one where there is none.
 
     Raises:
@@ -190,9 +190,9 @@ def _check_same(folder: Path, saved: SavedRun) -> None:
         )
     manifest = folder / MANIFEST
     if not manifest.exists():
-        write_file(manifest, record_writer(saved))
+        write_file(manifest, record_writer(saved_run))
         return
-    differences = read_record(manifest, (SavedRun,)).differences(saved)
+    differences = read_record(manifest, (SavedRun,)).differences(saved_run)
     if differences:
         raise CheckpointError(
             f"the checkpoint {folder} is of another run: {'; '.join(differences)}; give the settings that it was begun "

@@ -33,31 +33,32 @@ class SavedRun(Record, frozen=True):
     settings: dict[str, str]
     checksum: str = ""
 
-    def differences(self, other: "SavedRun") -> list[str]:
+    def differences(self, other_run: "SavedRun") -> list[str]:
         """Return what differs from another run, in words."""
         names = ("secateur", "torch", "function")
-        lines = [f"{name} was {getattr(self, name)}, is {getattr(other, name)}" for name in names
-                 if getattr(self, name) != getattr(other, name)]  # fmt: skip
-        lines += ["the model or its weights are others"] if self.model != other.model else []
-        lines += ["the examples are others"] if self.data != other.data else []
-        for name in sorted(self.settings.keys() | other.settings.keys()):
-            before, now = self.settings.get(name, "not given"), other.settings.get(name, "not given")
-            lines += [f"{name} was {before}, is {now}"] if before != now else []
+        lines = [f"{name} was {getattr(self, name)}, is {getattr(other_run, name)}" for name in names
+                 if getattr(self, name) != getattr(other_run, name)]  # fmt: skip
+        lines += ["the model or its weights are others"] if self.model != other_run.model else []
+        lines += ["the examples are others"] if self.data != other_run.data else []
+        for name in sorted(self.settings.keys() | other_run.settings.keys()):
+            old_value, now = self.settings.get(name, "not given"), other_run.settings.get(name, "not given")
+            lines += [f"{name} was {old_value}, is {now}"] if old_value != now else []
         return lines
 
 
-def check_same_run(saved: SavedRun) -> None:
+def check_same_run(saved_run: SavedRun) -> None:
     """Check that the processes that share a run were given the same.
 
     Raises:
         ProcessError: another one was given something else.
     """
-    for rank, other in enumerate(exchange(f"inputs of {saved.function}", saved)):
-        differences = other.differences(saved)
+    for rank, other_run in enumerate(exchange(f"inputs of {saved_run.function}", saved_run)):
+        differences = other_run.differences(saved_run)
         if differences:
             raise ProcessError(
                 f"process {rank} was given something else than process {process_rank()}: {'; '.join(differences)}; "
-                f"call `{saved.function}` with the same arguments in every process, or outside of `shared_processes`"
+                f"call `{saved_run.function}` with the same arguments in every process, or outside of "
+                "`shared_processes`"
             )
 
 

@@ -53,8 +53,8 @@ def _check_no_scoring(config: PruneConfig, options: Mapping[str, Any], scores: S
         OptionError: a setting has no effect on scores that exist.
     """
     settings = {name: getattr(config, name) for name in ("by", "ablation", "rounds")}
-    changed = [name for name, value in settings.items() if value != getattr(DEFAULTS, name)]
-    names = [*(name for name in changed if (name, settings[name]) != ("by", scores.by)), *options]
+    changed_names = [name for name, value in settings.items() if value != getattr(DEFAULTS, name)]
+    names = [*(name for name in changed_names if (name, settings[name]) != ("by", scores.by)), *options]
     if names:
         raise OptionError(
             f"{', '.join(names)} would change how the network is scored, but scores= are given, by {scores.by!r}; "
@@ -107,7 +107,7 @@ def check_layout(model: nn.Module, layout: str | None, as_program: bool) -> None
 
 
 def check_network(
-    selected: SelectedNetwork,
+    selected_network: SelectedNetwork,
     batches: Sequence[Batch],
     budgets: Sequence[Budget],
     config: PruneConfig,
@@ -115,7 +115,7 @@ def check_network(
     """Check that the network can be cut within every budget, and takes the examples.
 
     Args:
-        selected: the traced network, and the groups that may be cut.
+        selected_network: the traced network, and the groups that may be cut.
         batches: the examples.
         budgets: the budgets.
         config: the settings, of which the sizes that groups may have count here.
@@ -125,22 +125,22 @@ def check_network(
         BudgetError: a budget can't be met.
         DataError: a batch has sizes that the network does not take.
     """
-    network = selected.network
+    network = selected_network.network
     check_program_sizes(network, as_examples(network, batches))
     if not network.groups:
         raise TraceError(f"nothing in this network can be cut\n{network}")
-    groups = selected.groups
+    groups = selected_network.groups
     _check_sizes(network, {group.name for group in groups}, config.sizes)
     for budget in budgets:
         check_reachable(network, groups, budget, config.multiple, config.floor, config.sizes)
 
 
-def _check_sizes(network: Network, selected: Set[str], sizes: Sizes | None) -> None:
+def _check_sizes(network: Network, selected_names: Set[str], sizes: Sizes | None) -> None:
     """Check that sizes are given only for groups that are scored.
 
     Raises:
         SecateurError: a size is given for a group that `only` or `skip` leaves out, or one that it can't have.
     """
     for name, request in requested_sizes(network, sizes or {}).items():
-        if name not in selected and not isinstance(request, Tensor) and request < network[name].size:
+        if name not in selected_names and not isinstance(request, Tensor) and request < network[name].size:
             raise OptionError(f"sizes= asks for {request} units of {name}, which only= or skip= leaves whole")

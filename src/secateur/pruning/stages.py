@@ -53,15 +53,15 @@ class PruneStages:
 
     def run(self) -> Result:
         """Run all stages."""
-        traced = self.trace()
-        split = self.split(traced)
-        calibration = self.calibrate(traced.network, split)
-        scores = self.score(traced, split, calibration)
+        selected_network = self.trace()
+        report_split = self.split(selected_network)
+        calibration = self.calibrate(selected_network.network, report_split)
+        scores = self.score(selected_network, report_split, calibration)
         plan = self.plan(calibration, scores)
         cut_model = self.cut(plan)
         steps = self.repair(cut_model, calibration)
         is_late = _is_late(self.request.config.time)
-        report = self.measure(cut_model, scores, split, steps, is_late)
+        report = self.measure(cut_model, scores, report_split, steps, is_late)
         return Result(cut_model.model, plan, scores, report, cut_model.recipe)
 
     def trace(self) -> SelectedNetwork:
@@ -71,29 +71,31 @@ class PruneStages:
             tracing.add_result(f"{number_of(len(network.groups), 'group')} of {number_of(network.units, 'unit')}")
         return select_units(network, self.request.only, self.request.skip)
 
-    def split(self, traced: SelectedNetwork) -> ReportExamples:
+    def split(self, selected_network: SelectedNetwork) -> ReportExamples:
         """Check the examples against the network, and keep some of them away for the report."""
-        request, config, network = self.request, self.request.config, traced.network
+        request, config, network = self.request, self.request.config, selected_network.network
         batches = as_examples(network, self.examples.data)
         tests = None if self.examples.test is None else as_examples(network, self.examples.test)
-        check_network(traced, [*batches, *(tests or ())], [request.keep], config)
+        check_network(selected_network, [*batches, *(tests or ())], [request.keep], config)
         return split_examples(batches, tests, config.holdout, request.scores is not None)
 
-    def calibrate(self, network: Network, split: ReportExamples) -> Calibration:
+    def calibrate(self, network: Network, report_split: ReportExamples) -> Calibration:
         """Return the examples to plan and repair with, in microbatches, with the dense model."""
-        microbatches = network_microbatches(network, split.fitted)
+        microbatches = network_microbatches(network, report_split.fitted)
         if self.request.config.refits:
             check_refit_memory(network, microbatches)
         return Calibration(network, microbatches, bake_parametrizations(self.request.model))
 
-    def score(self, traced: SelectedNetwork, split: ReportExamples, calibration: Calibration) -> Scores:
+    def score(
+        self, selected_network: SelectedNetwork, report_split: ReportExamples, calibration: Calibration
+    ) -> Scores:
         """Score the units, once or in rounds, or select the scores that exist."""
         request, config = self.request, self.request.config
         if request.scores is not None:
-            return _selected_scores(traced, request.scores)
+            return _selected_scores(selected_network, request.scores)
         score_network = partial(
-            score, data=split.fitted, by=config.by, loss=config.loss, ablation=config.ablation, only=traced.only,
-            skip=traced.skip, seed=config.seed, **request.options,
+            score, data=report_split.fitted, by=config.by, loss=config.loss, ablation=config.ablation,
+            only=selected_network.only, skip=selected_network.skip, seed=config.seed, **request.options,
         )  # fmt: skip
         with stage("score", request.stages):
             recall = recalled_scores(self.saved, config.by, score_network)
@@ -131,13 +133,13 @@ class PruneStages:
         self,
         cut_model: CutModel,
         scores: Scores,
-        split: ReportExamples,
+        report_split: ReportExamples,
         steps: Sequence[RepairStep],
         is_late: bool,
     ) -> Report:
         """Measure both networks on the examples that were kept away; their times in few runs if it is late."""
         config, runtime = self.request.config, runtime_of(self.request.config.target)
-        examples = split.on(cut_model.plan.network.device)
+        examples = report_split.on(cut_model.plan.network.device)
         with stage("measure", self.request.stages):
             return measure_networks(
                 self.request.model, cut_model.model, cut_model.plan, scores, examples, config.loss, config.metric,
@@ -146,13 +148,15 @@ class PruneStages:
             )  # fmt: skip
 
 
-def _selected_scores(traced: SelectedNetwork, scores: Scores) -> Scores:
+def _selected_scores(selected_network: SelectedNetwork, scores: Scores) -> Scores:
     """Return scores that exist, of the selected groups; warn where the network has other weights now."""
-    warn_of_other_weights(traced.network, scores)
-    if traced.only is None and traced.skip is None:
+    warn_of_other_weights(selected_network.network, scores)
+    if selected_network.only is None and selected_network.skip is None:
         return scores
     return replace(
-        scores, groups={group.name: scores[group.name] for group in traced.groups if group.name in scores}, of=""
+        scores,
+        groups={group.name: scores[group.name] for group in selected_network.groups if group.name in scores},
+        of="",
     )
 
 
@@ -162,9 +166,9 @@ def _is_late(time: TimeBudget) -> bool:
     if is_late:
         time.leave_out("most runs that measure times, and the times of layers")
     if time.left_out:
-        passed = f" ({time.elapsed:.0f} s have passed: some steps are always done)" if time.is_spent(LATE) else ""
+        time_text = f" ({time.elapsed:.0f} s have passed: some steps are always done)" if time.is_spent(LATE) else ""
         warn(
-            f"left out, so that it takes no more than {time.seconds:g} s{passed}: {', '.join(time.left_out)}; with "
+            f"left out, so that it takes no more than {time.seconds:g} s{time_text}: {', '.join(time.left_out)}; with "
             "more time the small network may be nearer to the dense one"
         )
     return is_late

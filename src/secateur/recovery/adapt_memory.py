@@ -20,13 +20,13 @@ def adapt_shortage(network: Network, mask: Tensor, available: int | None = None)
         mask: which units are kept (units + 1,).
         available: the bytes that are free; by default as the system says.
     """
-    free = available_bytes(network.device) if available is None else available
-    needed = adapt_bytes(network, mask)
-    if free is None or needed <= free:
+    free_bytes = available_bytes(network.device) if available is None else available
+    needed_bytes = adapt_bytes(network, mask)
+    if free_bytes is None or needed_bytes <= free_bytes:
         return ""
     return (
-        f"adapt was left out: it takes {needed / 1e9:.1f} GB of memory for layers that are solved for together, and "
-        f"{free / 1e9:.1f} GB are free; free some, or give repair='refit'"
+        f"adapt was left out: it takes {needed_bytes / 1e9:.1f} GB of memory for layers that are solved for together, "
+        f"and {free_bytes / 1e9:.1f} GB are free; free some, or give repair='refit'"
     )
 
 
@@ -37,14 +37,14 @@ def adapt_bytes(network: Network, mask: Tensor) -> int:
         network: the dense network.
         mask: which units are kept (units + 1,).
     """
-    most = 0
+    most_bytes = 0
     for block in reconstruction_blocks(network):
-        layers = tuple(dict.fromkeys((*block.makers, *block.consumers)))
+        layers = tuple(dict.fromkeys((*block.producers, *block.consumers)))
         weights = sum(kept_weights(layer, mask) for layer in layers)
         factors = sum(layer.groups * layer.features_of_group**2 for layer in layers)
         largest = max(len(layer.outputs) * layer.features_of_group for layer in layers)
-        most = max(most, DOUBLE * (VECTORS * weights + WORKING * largest) + SINGLE * factors)
-    return most
+        most_bytes = max(most_bytes, DOUBLE * (VECTORS * weights + WORKING * largest) + SINGLE * factors)
+    return most_bytes
 
 
 def kept_weights(layer: LinearLayer, mask: Tensor) -> int:

@@ -30,12 +30,14 @@ def few_equations(network: Network, mask: Tensor, microbatches: Sequence[Batch])
     """
     examples = counted_examples(network.program, microbatches)
     blocks = reconstruction_blocks(network)
-    most = max((equations_per_weight(block, mask, examples, network.program) for block in blocks), default=0.0)
-    if not 0 < most < FEWEST_EQUATIONS:
+    most_equations = max(
+        (equations_per_weight(block, mask, examples, network.program) for block in blocks), default=0.0
+    )
+    if not 0 < most_equations < FEWEST_EQUATIONS:
         return ""
     return (
-        f"adapt was left out: the examples give at most {most:.2g} equations for a weight that it solves for; with "
-        f"{times_as_many(FEWEST_EQUATIONS / most)} examples it would be tried"
+        f"adapt was left out: the examples give at most {most_equations:.2g} equations for a weight that it solves "
+        f"for; with {times_as_many(FEWEST_EQUATIONS / most_equations)} examples it would be tried"
     )
 
 
@@ -55,7 +57,7 @@ def equations_per_weight(block: ReconstructionBlock, mask: Tensor, examples: flo
         examples: the number of examples, in those of the recorded size.
         program: the program of the layers.
     """
-    weights = sum(kept_weights(layer, mask) for layer in dict.fromkeys((*block.makers, *block.consumers)))
+    weights = sum(kept_weights(layer, mask) for layer in dict.fromkeys((*block.producers, *block.consumers)))
     kept_outputs = {layer: int(mask[layer.outputs].sum()) for layer in block.consumers}
     equations = sum(positions_per_example(layer, program) * count for layer, count in kept_outputs.items() if count)
     return examples * equations / max(weights, 1)

@@ -20,10 +20,10 @@ from secateur.utils.dtypes import to_widest
 
 def match_batchnorm(execution: PairedExecution) -> None:
     """Correct the running statistics of the cut network's batch norms, each after those before it."""
-    program = execution.within.network.program
+    program = execution.cut_network.network.program
     names = program.state_names
     for node in program.nodes:
-        is_norm = rule_of(node).norm == "batch" and not execution.within.is_gone(node)
+        is_norm = rule_of(node).norm == "batch" and not execution.cut_network.is_removed(node)
         if is_norm and has_own_statistics(node):
             by_name = arguments(node)
             _correct(execution, node, {name: names[by_name[name]] for name in ("running_mean", "running_var")}, by_name)
@@ -34,9 +34,9 @@ def _correct(execution: PairedExecution, node: Node, names: dict[str, str], by_n
     cut_statistics, dense_statistics = Statistics(), Statistics()
     for _, dense, cut in execution.before(node):
         dense_statistics.add(dense[by_name["input"]])
-        cut_statistics.add(execution.within.spread(by_name["input"], cut[by_name["input"]]))
-    eps, state = by_name["eps"], execution.within.state
-    program = execution.within.network.program
+        cut_statistics.add(execution.cut_network.spread(by_name["input"], cut[by_name["input"]]))
+    eps, state = by_name["eps"], execution.cut_network.state
+    program = execution.cut_network.network.program
     held_mean, held_variance = (to_widest(program.state(name).detach()) for name in names.values())
     ratio = (cut_statistics.variance + eps) / (dense_statistics.variance + eps)
     variance = ((held_variance + eps) * ratio - eps).clamp_min(0)

@@ -34,12 +34,12 @@ def reconstruct_blocks(
     execution: PairedExecution,
     steps: int = STEPS,
     is_time_up: Callable[[], bool] = lambda: False,
-    counted: Sequence[Batch] | None = None,
+    counted_microbatches: Sequence[Batch] | None = None,
 ) -> bool:
     """Refit every layer together with the layers that read it, in the order in which they run.
 
-    Cells from all over the examples are looked at, 768 examples together, or as many as what the layers give for them
-    takes no more than 1 GiB of memory.
+    Microbatches from all over the examples are used: 768 examples together, or fewer where the outputs of the layers
+    for them would take more than 1 GiB of memory.
 
     Nothing is changed where there are too few examples to hold any out: one or two can be fitted at any cost to others.
     Layers stay as they are where the examples give fewer equations than they have weights.
@@ -47,38 +47,43 @@ def reconstruct_blocks(
     Args:
         execution: both networks.
         steps: the most for each layer.
-        is_time_up: asked before each layer; those that are left when it is stay as they are.
-        counted: the examples whose equations count; those of the execution by default.
+        is_time_up: called before each layer; once it returns True, the remaining layers stay as they are.
+        counted_microbatches: the examples whose equations count; those of the execution by default.
 
     Returns:
         Whether there was time for all.
     """
     if sum(microbatch.size or 1 for microbatch in execution.microbatches) < FEWEST:
         return True
-    within, program = execution.within, execution.within.network.program
-    blocks = list(reconstruction_blocks(within.network))
-    used = spread_microbatches(execution.microbatches, _most_examples(program, blocks))
-    execution = PairedExecution(within, used, execution.memory)
-    examples = min(counted_examples(program, microbatches) for microbatches in (used, counted or used))
-    remaining = [block for block in blocks if has_enough_equations(block, within.mask, examples, program)]
+    cut_network, program = execution.cut_network, execution.cut_network.network.program
+    blocks = list(reconstruction_blocks(cut_network.network))
+    used_microbatches = spread_microbatches(execution.microbatches, _most_examples(program, blocks))
+    execution = PairedExecution(cut_network, used_microbatches, execution.memory)
+    examples = min(
+        counted_examples(program, microbatches)
+        for microbatches in (used_microbatches, counted_microbatches or used_microbatches)
+    )
+    remaining = [block for block in blocks if has_enough_equations(block, cut_network.mask, examples, program)]
     consumers = (layer for block in remaining for layer in block.consumers)
-    compared = {layer for layer in consumers if pruned_layer_or_reason(layer, within)[0]}
-    shared = SharedTargets(within.network, compared, used)
-    for stretch in track(tuple(remaining), "adapted layers"):
+    compared_layers = {layer for layer in consumers if pruned_layer_or_reason(layer, cut_network)[0]}
+    shared = SharedTargets(cut_network.network, compared_layers, used_microbatches)
+    for block in track(tuple(remaining), "adapted layers"):
         if is_time_up():
             return False
-        remaining.remove(stretch)
-        _solve_together(execution, stretch, shared, steps)
-        shared.forget_all_but({layer for block in remaining for layer in (*block.makers, *block.consumers)})
+        remaining.remove(block)
+        _solve_together(execution, block, shared, steps)
+        shared.forget_all_but({layer for block in remaining for layer in (*block.producers, *block.consumers)})
     return True
 
 
 def _solve_together(execution: PairedExecution, block: ReconstructionBlock, shared: SharedTargets, steps: int) -> None:
     """Solve for the layers of a block that can be refitted, if its first layer and one that is compared can."""
-    choices = {layer: pruned_layer_or_reason(layer, execution.within)[0] for layer in (*block.makers, *block.consumers)}
+    choices = {
+        layer: pruned_layer_or_reason(layer, execution.cut_network)[0] for layer in (*block.producers, *block.consumers)
+    }
     pruned_layers = {layer: pruned_layer for layer, pruned_layer in choices.items() if pruned_layer is not None}
     consumers = [layer for layer in block.consumers if layer in pruned_layers]
-    if block.makers[0] in pruned_layers and consumers:
+    if block.producers[0] in pruned_layers and consumers:
         BlockProblem(execution, list(pruned_layers.values()), consumers, shared).solve(steps)
 
 
@@ -87,11 +92,11 @@ def _most_examples(program: Program, blocks: Sequence[ReconstructionBlock]) -> i
     return min(EXAMPLES, MEMORY // max((_bytes_of(program, block) for block in blocks), default=1))
 
 
-def _bytes_of(program: Program, stretch: ReconstructionBlock) -> int:
+def _bytes_of(program: Program, block: ReconstructionBlock) -> int:
     """Estimate the bytes that an example takes while these layers are refitted."""
-    inputs = {arguments(layer.node)[layer.argument] for layer in stretch.makers}
+    inputs = {arguments(layer.node)[layer.argument] for layer in block.producers}
     return (
         1
         + 2 * sum(example_bytes(program, node) for node in inputs)
-        + sum(example_bytes(program, layer.node) for layer in stretch.consumers)
+        + sum(example_bytes(program, layer.node) for layer in block.consumers)
     )

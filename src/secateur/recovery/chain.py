@@ -155,8 +155,10 @@ class RepairChain:
         with counted(f"{name} on trial"):
             candidate, schedule = self.runner.repaired_copy(number, name, train, self.state)
         self.seconds[number] = self.time.elapsed - start
-        some_fitted = spread_microbatches(self.fitted, sum(microbatch.size or 1 for microbatch in self.held_out))
-        held_out, fitted = (self._divergences(candidate, batches) for batches in (self.held_out, some_fitted))
+        fitted_microbatches = spread_microbatches(
+            self.fitted, sum(microbatch.size or 1 for microbatch in self.held_out)
+        )
+        held_out, fitted = (self._divergences(candidate, batches) for batches in (self.held_out, fitted_microbatches))
         return_free_memory()
         return candidate, RepairOutcome(held_out, fitted, self.runner.choices.get(number), schedule)
 
@@ -166,8 +168,8 @@ class RepairChain:
         scales = dense.scales_of(microbatches)  # of all of them, whichever a process compares
 
         def divergences(share: Sequence[Batch]) -> list[torch.Tensor]:
-            joined = output_divergences(dense, candidate, share, writes, self.runner.temperature, scales).cpu()
-            return list(torch.split(joined, [microbatch.size or 1 for microbatch in share]))
+            all_divergences = output_divergences(dense, candidate, share, writes, self.runner.temperature, scales).cpu()
+            return list(torch.split(all_divergences, [microbatch.size or 1 for microbatch in share]))
 
         return torch.cat(map_shares("compared outputs", microbatches, divergences))
 
@@ -205,9 +207,16 @@ class RepairChain:
     def _unseen_first(self) -> list[Batch]:
         """Return as many microbatches as "adapt" reads, unseen ones first."""
         fitted_ids = {id(microbatch) for microbatch in spread_microbatches(self.fitted, EXAMPLES)}
-        ordered = [*self.held_out, *sorted(self.fitted, key=lambda microbatch: id(microbatch) in fitted_ids)]
-        sizes = itertools.accumulate((microbatch.size or 1 for microbatch in ordered), initial=0)
-        return [microbatch for microbatch, before in zip(ordered, sizes, strict=False) if before < EXAMPLES]
+        ordered_microbatches = [
+            *self.held_out,
+            *sorted(self.fitted, key=lambda microbatch: id(microbatch) in fitted_ids),
+        ]
+        sizes = itertools.accumulate((microbatch.size or 1 for microbatch in ordered_microbatches), initial=0)
+        return [
+            microbatch
+            for microbatch, examples_before in zip(ordered_microbatches, sizes, strict=False)
+            if examples_before < EXAMPLES
+        ]
 
     def _keep(self, repair: WaitingRepair, candidate: nn.Module) -> None:
         self.state = candidate

@@ -46,9 +46,9 @@ class CompactLayer:
         is_rectangular = all(len(is_kept[groups].sum(1).unique()) == 1 for is_kept in (inputs, outputs))
         if not is_rectangular or not bool(inputs[groups].any()):
             return None
-        inside = torch.nonzero(inputs[groups])[:, 1].view(len(groups), -1)
-        where = (inside + groups[:, None] * inputs.shape[1]).flatten()
-        return CompactLayer(layer, where, torch.nonzero(mask[layer.outputs]).flatten(), len(groups), inside)
+        kept_inputs = torch.nonzero(inputs[groups])[:, 1].view(len(groups), -1)
+        where = (kept_inputs + groups[:, None] * inputs.shape[1]).flatten()
+        return CompactLayer(layer, where, torch.nonzero(mask[layer.outputs]).flatten(), len(groups), kept_inputs)
 
     def result_axis(self, make: Callable[[int, Tensor, int], Axis]) -> Axis | None:
         """Return the kept positions of the result; None if all are kept."""

@@ -55,19 +55,21 @@ class KeptPositions:
 Axes = Mapping[Node, KeptPositions]
 
 
-def compact_axes(program: Program, narrow: Mapping[Node, CompactLayer], others: Collection[Node]) -> tuple[Axes, Axes]:
+def compact_axes(
+    program: Program, compact_layers: Mapping[Node, CompactLayer], others: Collection[Node]
+) -> tuple[Axes, Axes]:
     """Return the operators that can compute on kept positions alone, and those whose users all accept that.
 
     Args:
         program: the dense network's.
-        narrow: the layers that compute what stays alone.
+        compact_layers: the layers that compute what stays alone.
         others: operators that are replaced otherwise, which take and give whole values.
     """
     axes: dict[Node, KeptPositions] = {}
     for node in program.nodes:
         axis = None
-        if node in narrow:
-            axis = narrow[node].result_axis(KeptPositions)
+        if node in compact_layers:
+            axis = compact_layers[node].result_axis(KeptPositions)
         elif node.op == "call_function" and node not in others:
             axis = _axis_through(node, axes)
         if axis is not None:
@@ -75,19 +77,19 @@ def compact_axes(program: Program, narrow: Mapping[Node, CompactLayer], others: 
     compact = {
         node: axis
         for node, axis in axes.items()
-        if all(_accepts_compact(user, node, axis, axes, narrow) for user in node.users)
+        if all(_accepts_compact(user, node, axis, axes, compact_layers) for user in node.users)
     }
     return axes, compact
 
 
 def _accepts_compact(
-    user: Node, node: Node, axis: KeptPositions, axes: Axes, narrow: Mapping[Node, CompactLayer]
+    user: Node, node: Node, axis: KeptPositions, axes: Axes, compact_layers: Mapping[Node, CompactLayer]
 ) -> bool:
     """Return whether an operator accepts another's result with the kept positions alone."""
-    if user in narrow:
-        layer = narrow[user].layer
+    if user in compact_layers:
+        layer = compact_layers[user].layer
         is_input = arguments(user)[layer.argument] is node and user.all_input_nodes.count(node) == 1
-        return is_input and layer.dim == axis.dim and torch.equal(narrow[user].inputs, axis.positions)
+        return is_input and layer.dim == axis.dim and torch.equal(compact_layers[user].inputs, axis.positions)
     return user in axes and axes[user].agrees(axis)
 
 

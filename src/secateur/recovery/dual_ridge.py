@@ -79,6 +79,6 @@ class DualFactor:
         return torch.cat([change, constant / self._total - share @ change], 1).to(right)
 
     def _solve(self, right: Tensor) -> Tensor:
-        scaled = right / self._penalty.transpose(1, 2)
-        explained = self._rows.transpose(1, 2) @ torch.cholesky_solve(self._rows @ scaled, self._factor)
-        return scaled - explained / self._penalty.transpose(1, 2)
+        scaled_right = right / self._penalty.transpose(1, 2)
+        row_part = self._rows.transpose(1, 2) @ torch.cholesky_solve(self._rows @ scaled_right, self._factor)
+        return scaled_right - row_part / self._penalty.transpose(1, 2)

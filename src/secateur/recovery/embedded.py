@@ -73,7 +73,7 @@ class EmbeddedPrunedNetwork:
         return EmbeddedPrunedNetwork(network, mask, state, biases, layers=layers_of(network), cut_names=cut_names)
 
     @staticmethod
-    def whole(
+    def of_kept(
         network: Network, kept: Kept, means: Means | None = None, layers: Sequence[LinearLayer] | None = None
     ) -> "EmbeddedPrunedNetwork":
         """Return the dense network with a mask of units.
@@ -91,8 +91,8 @@ class EmbeddedPrunedNetwork:
         folds = [consumer.fold for consumer in network.new_biases() if consumer.fold is not None]
         biases = {fold.tensor: program.state(fold.weight).new_zeros(len(fold.outputs)) for fold in folds}
         layers = layers_of(network) if layers is None else layers
-        plain = EmbeddedPrunedNetwork(network, mask, state, biases, means or {}, layers)
-        return replace(plain, alike_until=plain.first_cut)
+        cut_network = EmbeddedPrunedNetwork(network, mask, state, biases, means or {}, layers)
+        return replace(cut_network, alike_until=cut_network.first_cut)
 
     @cached_property
     def first_cut(self) -> int:
@@ -106,7 +106,7 @@ class EmbeddedPrunedNetwork:
         """The paths of removed blocks."""
         return removed_blocks(self.network, self.mask)
 
-    def is_gone(self, node: Node) -> bool:
+    def is_removed(self, node: Node) -> bool:
         """Return whether an operator is in a removed block."""
         return bool(self.dropped) and is_inside(module_path(node), self.dropped)
 
@@ -132,7 +132,7 @@ class EmbeddedPrunedNetwork:
     @cached_property
     def _compact_weights(self) -> frozenset[Node]:
         """The placeholders of weights that layers read in the cut shape."""
-        axes = {layer: self.state.axes(layer.layer.weight) for layer in self._narrow.values()}
+        axes = {layer: self.state.axes(layer.layer.weight) for layer in self._compact_layers.values()}
         weights = {layer.weight_node for layer, kept in axes.items() if layer.is_cut_along(kept)}
         return frozenset(weights & self.network.program.state_names.keys())
 
@@ -157,12 +157,12 @@ class EmbeddedPrunedNetwork:
         """
         stays = torch.nonzero(self.mask[outputs]).flatten()
 
-        def added(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        def add_bias(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             result = handler(target, args, kwargs) if handler is not None else target(*args, **kwargs)
             summand = bias if result.shape[dim] == len(bias) else bias.index_select(0, stays.to(bias.device))
             return result + as_factor(summand[None].to(result), result, dim, None)
 
-        return added
+        return add_bias
 
     def spread(self, node: Node, value: Tensor, dim: int | None = None) -> Tensor:
         """Expand a value of the cut network to all positions, zero where nothing is kept.
@@ -177,33 +177,33 @@ class EmbeddedPrunedNetwork:
 
     def compact_layer(self, node: Node) -> CompactLayer | None:
         """Return the layer that computes kept positions alone in place of an operator; None if there is none."""
-        return self._narrow.get(node)
+        return self._compact_layers.get(node)
 
     @cached_property
     def _compact(self) -> tuple[dict[Node, OpOverride], Axes]:
         """Return the compact overrides, and the axes of values that may be compact."""
-        removed = MeanAblation(self.means).handlers(self.network, self.mask[None])
-        narrow = self._narrow
-        axes, compact = compact_axes(self.network.program, narrow, removed.keys() - narrow.keys())
-        handlers: dict[Node, OpOverride] = {**removed}
+        ablation = MeanAblation(self.means).handlers(self.network, self.mask[None])
+        compact_layers = self._compact_layers
+        axes, compact = compact_axes(self.network.program, compact_layers, ablation.keys() - compact_layers.keys())
+        handlers: dict[Node, OpOverride] = {**ablation}
         for node, axis in axes.items():
             handlers[node] = compact_operator(node, axis, node in compact)
-        for node, layer in narrow.items():
+        for node, layer in compact_layers.items():
             handlers[node] = replace(layer, spreads=node not in compact)
         return handlers, compact
 
     @cached_property
-    def _narrow(self) -> dict[Node, CompactLayer]:
+    def _compact_layers(self) -> dict[Node, CompactLayer]:
         """Return the layers that compute kept positions alone."""
         if self.means:
             return {}
         layers: dict[Node, CompactLayer] = {}
         for layer in self.layers:
-            if self.is_gone(layer.node):
+            if self.is_removed(layer.node):
                 continue
-            narrow = CompactLayer.of(layer, self.mask)
-            if narrow is not None:
-                layers[layer.node] = narrow
+            compact_layer = CompactLayer.of(layer, self.mask)
+            if compact_layer is not None:
+                layers[layer.node] = compact_layer
         return layers
 
     def has_constant(self, layer: LinearLayer) -> bool:
@@ -228,17 +228,17 @@ class EmbeddedPrunedNetwork:
         for name, value in self._compact_tensors(tensors):
             tensors[name].data.copy_(value)
 
-    def written_copy(self, small: nn.Module) -> nn.Module:
+    def copy_with_state(self, small: nn.Module) -> nn.Module:
         """Return a copy of the small model with this state; its tensors share their memory with the state."""
-        changed = copy_sharing_parameters(small)
-        tensors = _renamed_tensors(changed, self.cut_names)
+        copy = copy_sharing_parameters(small)
+        tensors = _renamed_tensors(copy, self.cut_names)
         for name, value in self._compact_tensors(tensors):
             target = tensors[name].data
             if value.data_ptr() == target.data_ptr():
                 continue
             is_alike = (value.stride(), value.dtype, value.device) == (target.stride(), target.dtype, target.device)
             tensors[name].data = value if is_alike else torch.empty_like(target).copy_(value)
-        return changed
+        return copy
 
     def _compact_tensors(self, names: Container[str]) -> Iterator[tuple[str, Tensor]]:
         """Yield the name and the kept entries of each tensor that is among some names."""

@@ -135,7 +135,7 @@ def expanded_vector(value: Tensor, length: int, positions: Tensor) -> Tensor:
 
 def _expand(value: Tensor, dense: Tensor, axes: Mapping[int, Tensor]) -> Tensor:
     """Return a cut tensor in the dense shape; removed entries are those of the dense tensor."""
-    expanded = dense.clone()
+    expanded_tensor = dense.clone()
     grid = [axes.get(axis, torch.arange(length)) for axis, length in enumerate(dense.shape)]
-    expanded[torch.meshgrid(*[index.to(expanded.device) for index in grid], indexing="ij")] = value
-    return expanded
+    expanded_tensor[torch.meshgrid(*[index.to(expanded_tensor.device) for index in grid], indexing="ij")] = value
+    return expanded_tensor

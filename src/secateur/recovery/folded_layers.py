@@ -28,30 +28,30 @@ class FoldedLayer:
 
     Args:
         pruned_layer: the kept features and outputs of the layer.
-        within: the cut network.
+        cut_network: the cut network.
         norm: the batch norm that is folded into the weight and the bias, or None.
         has_bias: whether a constant is added as the operator's bias.
     """
 
     pruned_layer: PrunedLayer
-    within: EmbeddedPrunedNetwork
+    cut_network: EmbeddedPrunedNetwork
     norm: Node | None
     has_bias: bool
 
     @staticmethod
-    def of(pruned_layer: PrunedLayer, within: EmbeddedPrunedNetwork) -> "FoldedLayer":
+    def of(pruned_layer: PrunedLayer, cut_network: EmbeddedPrunedNetwork) -> "FoldedLayer":
         """Return the layer, with the batch norm behind it if it can be folded."""
         layer, kind = pruned_layer.layer, rule_of(pruned_layer.layer.node).layer
         has_bias = pruned_layer.has_constant and layer.inner == 1 and {"weight", "bias"} <= arguments(layer.node).keys()
         outputs_first = kind == "convolution" or (kind == "linear" and layer.node.meta["val"].dim() == 2)
         is_foldable = has_bias and outputs_first and layer.kind != "new"
-        return FoldedLayer(pruned_layer, within, norm_behind(layer.node) if is_foldable else None, has_bias)
+        return FoldedLayer(pruned_layer, cut_network, norm_behind(layer.node) if is_foldable else None, has_bias)
 
     @cached_property
     def _affine(self) -> tuple[Tensor, Tensor]:
         """The batch norm as a factor and a shift of each channel, (channels,) each."""
         assert self.norm is not None
-        return batch_norm_affine(self.norm, self.within.network, lambda name: self.within.state[name])
+        return batch_norm_affine(self.norm, self.cut_network.network, lambda name: self.cut_network.state[name])
 
     def tensors(self, change: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the weight after a change, in compact form, and the bias or constant if there can be one.
@@ -59,14 +59,14 @@ class FoldedLayer:
         Args:
             change: of the layer's matrices (groups, features + 1, outputs).
         """
-        pruned_layer, within = self.pruned_layer, self.within
+        pruned_layer, cut_network = self.pruned_layer, self.cut_network
         layer = pruned_layer.layer
-        compact, kept = within.compact_layer(layer.node), within.state.compact(layer.weight)
-        is_read = compact is not None or kept.shape == within.network.program.state(layer.weight).shape
+        compact, kept = cut_network.compact_layer(layer.node), cut_network.state.compact(layer.weight)
+        is_read = compact is not None or kept.shape == cut_network.network.program.state(layer.weight).shape
         if is_read and pruned_layer.has_all_of(kept):
             weight = pruned_layer.kept_weight(kept, change)
         else:
-            weight = pruned_layer.weight(within.state[layer.weight], change)
+            weight = pruned_layer.weight(cut_network.state[layer.weight], change)
             weight = weight if compact is None else compact.weight_of(weight)
         if not pruned_layer.has_constant:
             return weight, None
@@ -74,7 +74,7 @@ class FoldedLayer:
         if not self.has_bias:
             return weight, constant.to(weight.dtype)
         if layer.kind == "bias":
-            constant = constant + within.state[layer.constant].to(constant)
+            constant = constant + cut_network.state[layer.constant].to(constant)
         if self.norm is not None:
             scale, shift = self._affine
             constant = constant * scale + shift
@@ -93,7 +93,9 @@ class FoldedLayer:
         if constant is None:
             return {}
         if not self.has_bias:
-            return {layer.node: self.within.bias_addition(handlers.get(layer.node), constant, layer.dim, layer.outputs)}
+            return {
+                layer.node: self.cut_network.bias_addition(handlers.get(layer.node), constant, layer.dim, layer.outputs)
+            }
         overrides: dict[Node, OpOverride] = {layer.node: _bias_override(handlers.get(layer.node), layer.node, constant)}
         if self.norm is not None:
             overrides[self.norm] = _identity_override(handlers.get(self.norm), self.norm)
@@ -115,10 +117,10 @@ def _identity_override(handler: OpOverride | None, node: Node) -> OpOverride:
     """Return the override of an operator that returns its first argument, in the form of its other override."""
     gives_several = isinstance(node.meta.get("val"), tuple | list)  # a norm with the statistics of the batch
 
-    def first(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def first_argument(x: Tensor, *args: Any, **kwargs: Any) -> Any:
         return (x,) if gives_several else x
 
     def run(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return handler(first, args, kwargs) if handler is not None else first(*args)
+        return handler(first_argument, args, kwargs) if handler is not None else first_argument(*args)
 
     return run

@@ -49,14 +49,14 @@ def head_paths(dense: nn.Module, small: nn.Module, network: Network, recipe: Rec
         recipe: the recipe of the cut.
     """
     nodes = [node for node in network.program.nodes if rule_of(node).layer or operator_name(node) in PRODUCTS]
-    last = next((layer for layer in layers_of(network) if nodes and layer.node is nodes[-1]), None)
-    if last is None or last.groups != 1 or not _all_outputs_follow(network, last.node):
+    last_layer = next((layer for layer in layers_of(network) if nodes and layer.node is nodes[-1]), None)
+    if last_layer is None or last_layer.groups != 1 or not _all_outputs_follow(network, last_layer.node):
         return None
-    stays = recipe.slices.get(last.weight, {}).get(last.inner)
-    path = last.weight.rpartition(".")[0]
+    stays = recipe.slices.get(last_layer.weight, {}).get(last_layer.inner)
+    path = last_layer.weight.rpartition(".")[0]
     paths = HeadPaths(path, recipe.renamed(path))
     modules = (dict(dense.named_modules()).get(paths.dense), dict(small.named_modules()).get(paths.small))
-    is_whole = stays is None or len(stays) == len(last.inputs)
+    is_whole = stays is None or len(stays) == len(last_layer.inputs)
     has_modules = all(isinstance(module, (nn.Linear, *CONVOLUTIONS)) for module in modules)
     return paths if path and is_whole and has_modules else None
 

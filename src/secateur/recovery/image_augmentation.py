@@ -50,7 +50,10 @@ class ImageAugmentation:
         return self.flips or self.shifts
 
     def __str__(self) -> str:
-        return " and ".join(name for name, used in (("flips", self.flips), ("shifts", self.shifts)) if used) or "none"
+        return (
+            " and ".join(name for name, is_used in (("flips", self.flips), ("shifts", self.shifts)) if is_used)
+            or "none"
+        )
 
     def change_images(self, batch: Batch, draws: torch.Generator) -> Batch:
         """Change the images of a batch.
@@ -84,8 +87,8 @@ class ImageAugmentation:
 
     def _positions(self, count: int, length: int, draws: torch.Generator) -> Tensor:
         """Return for each image and place along one axis the position that is read there, (images, length)."""
-        most = length // SHIFT if self.shifts else 0
-        shifts = torch.randint(-most, most + 1, (count, 1), generator=draws)
+        longest_shift = length // SHIFT if self.shifts else 0
+        shifts = torch.randint(-longest_shift, longest_shift + 1, (count, 1), generator=draws)
         positions = (torch.arange(length) + shifts).abs()
         return length - 1 - (length - 1 - positions).abs()
 
@@ -114,16 +117,16 @@ def augmentation_for(
     images = _sampled_images(microbatches, seed)
     if images is None:
         return ImageAugmentation(False, False)
-    flipped = images.map(lambda tensor: tensor.flip(3))
+    flipped_images = images.map(lambda tensor: tensor.flip(3))
     draws = torch.Generator().manual_seed(seed)
-    shifted = ImageAugmentation(flips=False, shifts=True).change_images(images, draws)
+    shifted_images = ImageAugmentation(flips=False, shifts=True).change_images(images, draws)
     with isolated_evaluation(dense, writes):
         output = run_seeded(dense, images)
-        others = run_seeded(dense, images.take(torch.arange(images.size or 1).roll(1)))
-        between = _output_distance(others, output, temperature)
+        other_outputs = run_seeded(dense, images.take(torch.arange(images.size or 1).roll(1)))
+        between = _output_distance(other_outputs, output, temperature)
         flips, shifts = (
-            _output_distance(run_seeded(dense, changed), output, temperature) < INVARIANT * between
-            for changed in (flipped, shifted)
+            _output_distance(run_seeded(dense, changed_images), output, temperature) < INVARIANT * between
+            for changed_images in (flipped_images, shifted_images)
         )
     return ImageAugmentation(flips, shifts)
 

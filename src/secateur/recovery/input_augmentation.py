@@ -31,8 +31,8 @@ class InputAugmentation:
             return self.images.change_images(batch, draws)
         if batch.kwargs:
             return replace(batch, kwargs=self.function(dict(batch.kwargs)))
-        changed = self.function(batch.args[0] if len(batch.args) == 1 else batch.args)
-        return replace(batch, args=changed if isinstance(changed, tuple) else (changed,))
+        new_inputs = self.function(batch.args[0] if len(batch.args) == 1 else batch.args)
+        return replace(batch, args=new_inputs if isinstance(new_inputs, tuple) else (new_inputs,))
 
     def __str__(self) -> str:
         return str(self.images) if self.function is None else getattr(self.function, "__name__", "yours")
@@ -40,11 +40,11 @@ class InputAugmentation:
 
 def augmentations_of(task: TrainingTask) -> list[InputAugmentation]:
     """Return the changes of inputs to try: the option `augment`, or those that the dense network allows, and none."""
-    unchanged = ImageAugmentation(flips=False, shifts=False)
+    identity = ImageAugmentation(flips=False, shifts=False)
     if "augment" in task.options:
-        return [InputAugmentation(task.options["augment"], unchanged)]
+        return [InputAugmentation(task.options["augment"], identity)]
     images = augmentation_for(task.dense, task.microbatches, task.temperature, task.seed, task.writes)
-    return [InputAugmentation(None, change) for change in ([images, unchanged] if images else [unchanged])]
+    return [InputAugmentation(None, change) for change in ([images, identity] if images else [identity])]
 
 
 def augmentation_of(task: TrainingTask, schedule: TrainingSchedule) -> InputAugmentation:

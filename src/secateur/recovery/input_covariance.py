@@ -31,7 +31,7 @@ class Covariance:
         if moments.features is not None:
             self._dual = systems_of(moments, has_constant)(RIDGE)
             return
-        regular = moments.penalised(RIDGE, has_constant).div_(moments.rows)
+        regular = moments.penalised_gram(RIDGE, has_constant).div_(moments.rows)
         scales = regular.diagonal(dim1=1, dim2=2).sqrt()
         factor, failed = factor_in_place(regular)
         self._factor = factor.float()
@@ -51,7 +51,7 @@ class CovarianceSums:
 
     Args:
         pruned_layers: the layers.
-        within: the cut network.
+        cut_network: the cut network.
         sizes: the number of examples of each microbatch.
         factors: of layers whose rows have weights the factors of rows, for each microbatch in the shape of the layer's
             result, with one output.
@@ -60,14 +60,14 @@ class CovarianceSums:
     def __init__(
         self,
         pruned_layers: Sequence[PrunedLayer],
-        within: EmbeddedPrunedNetwork,
+        cut_network: EmbeddedPrunedNetwork,
         sizes: Sequence[int],
         factors: Mapping[LinearLayer, Sequence[Tensor | None]],
     ) -> None:
-        self._pruned_layers, self._within, self._sizes, self._factors = pruned_layers, within, sizes, factors
-        self._fixed_values = within.fixed()
+        self._pruned_layers, self._cut_network, self._sizes, self._factors = pruned_layers, cut_network, sizes, factors
+        self._fixed_values = cut_network.fixed()
         self._totals: dict[PrunedLayer, RegressionMoments] = {}
-        self._alike = layers_by_rows(pruned_layers, within.network)
+        self._alike = layers_by_rows(pruned_layers, cut_network.network)
 
     @property
     def inputs(self) -> list[Node]:
@@ -86,29 +86,31 @@ class CovarianceSums:
         for pruned_layer, *_ in self._alike:  # the rows of the others are the same
             layer = pruned_layer.layer
             x = value_of(values, self._fixed_values, arguments(layer.node)[layer.argument])
-            rows, chosen = pruned_layer.read(x, size, math.ceil(pruned_layer.few_rows / examples), microbatch)
+            rows, positions = pruned_layer.read(x, size, math.ceil(pruned_layer.few_rows / examples), microbatch)
             if (factor := self._factor_of(layer, microbatch)) is not None:
-                rows = rows * results_at(layer, size, chosen, factor)
-            before, new = self._totals.get(pruned_layer), (rows, rows[..., :0])
-            self._totals[pruned_layer] = RegressionMoments.of(*new) if before is None else before.with_rows(*new)
+                rows = rows * results_at(layer, size, positions, factor)
+            moments, new = self._totals.get(pruned_layer), (rows, rows[..., :0])
+            self._totals[pruned_layer] = RegressionMoments.of(*new) if moments is None else moments.with_rows(*new)
 
     def take(self) -> dict[LinearLayer, Covariance]:
         """Return the covariances of the layers; the sums are used up, and nothing more is added."""
         alike, self._alike, self._pruned_layers = self._alike, [], ()
-        return {layer: covariance for some in alike for layer, covariance in self._covariances_of(some).items()}
+        return {layer: covariance for layers in alike for layer, covariance in self._covariances_of(layers).items()}
 
     @torch.no_grad()
     def _covariances_of(self, pruned_layers: Sequence[PrunedLayer]) -> dict[LinearLayer, Covariance]:
         """Return the covariances of layers that read the same rows, the same one where their penalties are equal."""
-        sums, known = self._totals.pop(pruned_layers[0]), list[tuple[Tensor, Covariance]]()
+        sums, by_penalty = self._totals.pop(pruned_layers[0]), list[tuple[Tensor, Covariance]]()
         covariances: dict[LinearLayer, Covariance] = {}
         for pruned_layer in pruned_layers:
-            matrix, has_constant = pruned_layer.matrix(self._within), pruned_layer.has_constant
+            matrix, has_constant = pruned_layer.matrix(self._cut_network), pruned_layer.has_constant
             moments = replace(sums, floor=penalty_floor(matrix, sums, pruned_layer.features.shape[1]))
             penalty = moments.penalty(RIDGE, has_constant)
-            if not any(torch.equal(penalty, other) for other, _ in known):
-                known.append((penalty, Covariance(moments, has_constant)))
-            covariances[pruned_layer.layer] = next(one for other, one in known if torch.equal(penalty, other))
+            if not any(torch.equal(penalty, other) for other, _ in by_penalty):
+                by_penalty.append((penalty, Covariance(moments, has_constant)))
+            covariances[pruned_layer.layer] = next(
+                covariance for other, covariance in by_penalty if torch.equal(penalty, other)
+            )
         return covariances
 
     def _factor_of(self, layer: LinearLayer, microbatch: int) -> Tensor | None:

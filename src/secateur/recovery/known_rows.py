@@ -35,11 +35,16 @@ class KnownDenseRows:
 
     def first(self, layer: LinearLayer, microbatch: int, positions: int) -> DenseRows:
         """Return the values of a microbatch at the first positions of each example, (rows, outputs)."""
-        known = self._rows[layer.node, microbatch]
-        return DenseRows(*(rows[:, :positions].flatten(0, 1) for rows in (known.output, known.value)))
+        rows = self._rows[layer.node, microbatch]
+        return DenseRows(*(values[:, :positions].flatten(0, 1) for values in (rows.output, rows.value)))
 
     def add(
-        self, layer: LinearLayer, microbatch: int, context: OutputContext, dense: Values, within: EmbeddedPrunedNetwork
+        self,
+        layer: LinearLayer,
+        microbatch: int,
+        context: OutputContext,
+        dense: Values,
+        cut_network: EmbeddedPrunedNetwork,
     ) -> None:
         """Store the values of a layer for a microbatch, at as many positions as any quick refit reads.
 
@@ -48,16 +53,18 @@ class KnownDenseRows:
             microbatch: the number of the microbatch.
             context: the operators behind the layer.
             dense: the dense network's values.
-            within: the cut network.
+            cut_network: the cut network.
         """
         if (layer.node, microbatch) in self._rows:
             return
-        size, most = self._sizes[microbatch], round(few_rows_of(layer.features_of_group) * self._share)
+        size, most_rows = self._sizes[microbatch], round(few_rows_of(layer.features_of_group) * self._share)
         count = layer.results(dense[layer.node], size).shape[1]
-        positions = draw_positions(count, math.ceil(most / sum(self._sizes)), microbatch).to(dense[layer.node].device)
-        rows = context.dense_rows(partial(results_at, layer, size, positions), dense, within)
+        positions = draw_positions(count, math.ceil(most_rows / sum(self._sizes)), microbatch).to(
+            dense[layer.node].device
+        )
+        rows = context.dense_rows(partial(results_at, layer, size, positions), dense, cut_network)
         rows = DenseRows(*(values.unflatten(0, (-1, len(positions))) for values in (rows.output, rows.value)))
-        needed = bytes_of_tensors([rows.output, rows.value])
-        if needed <= self._room:
-            self._room -= needed
+        needed_bytes = bytes_of_tensors([rows.output, rows.value])
+        if needed_bytes <= self._room:
+            self._room -= needed_bytes
             self._rows[layer.node, microbatch] = rows

@@ -20,13 +20,13 @@ def counted_examples(program: Program, microbatches: Sequence[Batch]) -> float:
     """
     shapes = {node: node.meta["val"].shape for node in program.inputs if getattr(node.meta.get("val"), "shape", ())}
     varying = {node: shape for node, shape in shapes.items() if any(isinstance(size, torch.SymInt) for size in shape)}
-    recorded = {node: math.prod(map(recorded_length, shape)) for node, shape in (varying or shapes).items()}
-    if not recorded:
+    recorded_positions = {node: math.prod(map(recorded_length, shape)) for node, shape in (varying or shapes).items()}
+    if not recorded_positions:
         return float(sum(microbatch.size or 1 for microbatch in microbatches))
     multiples = 0.0  # of the recorded inputs; one that all examples share does not grow with them
     for microbatch in microbatches:
         values = program.bind(microbatch)
-        multiples += max(values[node].numel() / max(entries, 1) for node, entries in recorded.items())
+        multiples += max(values[node].numel() / max(entries, 1) for node, entries in recorded_positions.items())
     return multiples * recorded_examples(program)
 
 

@@ -20,7 +20,7 @@ def regression_rows(
     execution: PairedExecution,
     pruned_layer: PrunedLayer,
     matrix: Tensor,
-    most: int | None = None,
+    most_rows: int | None = None,
     has_interval: bool = True,
 ) -> Iterator[RegressionRows]:
     """Yield, for each microbatch, the layer's input and what its output lacks.
@@ -29,39 +29,46 @@ def regression_rows(
         execution: both networks.
         pruned_layer: the kept features and outputs of the layer.
         matrix: its weights and its constant (groups, outputs, features + 1).
-        most: the maximal number of rows, as many as quick refits read; by default as many as the layer needs.
+        most_rows: the maximal number of rows, as many as quick refits read; by default as many as the layer needs.
         has_interval: whether the nonlinearity behind the layer is looked at; without it, rows have no bounds.
     """
-    layer, within = pruned_layer.layer, execution.within
+    layer, cut_network = pruned_layer.layer, execution.cut_network
     examples = sum(microbatch.size or 1 for microbatch in execution.microbatches)
-    context, first_example = output_context(within.network, layer), 0
+    context, first_example = output_context(cut_network.network, layer), 0
     weights = RowWeights(context)
-    fixed_values = within.fixed()
-    known = execution.known if most is not None and context.has_affine_of_outputs else None
-    is_known = known is not None and known.has(layer)
+    fixed_values = cut_network.fixed()
+    known_rows = execution.known if most_rows is not None and context.has_affine_of_outputs else None
+    is_known = known_rows is not None and known_rows.has(layer)
     for microbatch, dense, cut in execution.cut_alone(layer.node) if is_known else execution.beside(layer.node):
         x = value_of(cut, fixed_values, arguments(layer.node)[layer.argument])
         size = execution.microbatches[microbatch].size or 1
-        rows, chosen = pruned_layer.read(x, size, math.ceil((most or pruned_layer.most_rows) / examples), microbatch)
-        if known is not None and not is_known:
-            known.add(layer, microbatch, context, dense, within)
-        values_at = partial(results_at, layer, size, chosen)
-        recalled = known.first(layer, microbatch, len(chosen)) if known is not None and is_known else None
-        dense_rows = recalled or context.dense_rows(values_at, dense, within)
-        goal = context.goal(values_at, dense, cut, within, dense_rows, has_interval)
+        rows, positions = pruned_layer.read(
+            x, size, math.ceil((most_rows or pruned_layer.most_rows) / examples), microbatch
+        )
+        if known_rows is not None and not is_known:
+            known_rows.add(layer, microbatch, context, dense, cut_network)
+        values_at = partial(results_at, layer, size, positions)
+        known_values = (
+            known_rows.first(layer, microbatch, len(positions)) if known_rows is not None and is_known else None
+        )
+        dense_rows = known_values or context.dense_rows(values_at, dense, cut_network)
+        target_interval = context.target_interval(values_at, dense, cut, cut_network, dense_rows, has_interval)
         is_held = _held_rows(rows.shape[1], size, first_example, examples).to(x.device)
         first_example += size
-        lacking, least, largest = _residuals(pruned_layer, goal, rows @ matrix.transpose(1, 2))
-        yield RegressionRows(rows, lacking, least, largest, is_held, weights.factors(dense_rows.value))
+        residuals, lower, upper = _residuals(pruned_layer, target_interval, rows @ matrix.transpose(1, 2))
+        yield RegressionRows(rows, residuals, lower, upper, is_held, weights.factors(dense_rows.value))
 
 
-def _residuals(pruned_layer: PrunedLayer, goal: TargetInterval, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what an output lacks to its target and to both ends of the interval, which may be the target."""
-    lacking = pruned_layer.outputs_of(goal.wanted) - output
-    least, largest = (
-        lacking if end is goal.wanted else pruned_layer.outputs_of(end) - output for end in (goal.least, goal.most)
+def _residuals(
+    pruned_layer: PrunedLayer, target_interval: TargetInterval, output: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the differences of the target and of both ends of the interval from an output."""
+    residuals = pruned_layer.outputs_of(target_interval.target) - output
+    lower, upper = (
+        residuals if end is target_interval.target else pruned_layer.outputs_of(end) - output
+        for end in (target_interval.lower, target_interval.upper)
     )
-    return lacking, least, largest
+    return residuals, lower, upper
 
 
 def _held_rows(count: int, size: int, first_example: int, examples: int) -> Tensor:

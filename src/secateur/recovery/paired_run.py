@@ -23,7 +23,7 @@ class PairedExecution:
     """The values of both networks before an operator, for every microbatch.
 
     Args:
-        within: the cut network in the dense one's program.
+        cut_network: the cut network in the dense one's program.
         microbatches: the examples.
         memory: the number of bytes that may be kept.
         known: the dense network's values at the rows of quick refits, which other cut networks share; None where every
@@ -32,22 +32,22 @@ class PairedExecution:
 
     def __init__(
         self,
-        within: EmbeddedPrunedNetwork,
+        cut_network: EmbeddedPrunedNetwork,
         microbatches: Sequence[Batch],
         memory: int = MEMORY,
         known: KnownDenseRows | None = None,
     ) -> None:
-        self.within, self.microbatches, self.memory, self.known = within, microbatches, memory, known
-        self._cursor = ProgramCursor(within.network.program, microbatches)
+        self.cut_network, self.microbatches, self.memory, self.known = cut_network, microbatches, memory, known
+        self._cursor = ProgramCursor(cut_network.network.program, microbatches)
 
     def before(self, node: Node) -> Iterator[tuple[int, Values, Values]]:
         """Yield each microbatch's index, and the values that operators from this one on read, of both networks."""
-        position = self.within.network.program.position[node]
+        position = self.cut_network.network.program.position[node]
         return self._at(position, position)
 
     def beside(self, node: Node) -> Iterator[tuple[int, Values, Values]]:
         """Yield the same after the dense network has run the operator."""
-        position = self.within.network.program.position[node]
+        position = self.cut_network.network.program.position[node]
         return self._at(position + 1, position)
 
     def cut_before(self, node: Node) -> Iterator[Values]:
@@ -57,11 +57,11 @@ class PairedExecution:
 
     def cut_alone(self, node: Node) -> Iterator[tuple[int, Values, Values]]:
         """Yield the same as `before`, the dense network's values from where it was before."""
-        return self._at(None, self.within.network.program.position[node])
+        return self._at(None, self.cut_network.network.program.position[node])
 
     def _at(self, dense_to: int | None, cut_to: int) -> Iterator[tuple[int, Values, Values]]:
-        handlers, fixed = self.within.handlers(), dict[int, FixedValues]()
-        dense_fixed = {} if dense_to is None else self.within.network.program.fixed()
+        handlers, fixed = self.cut_network.handlers(), dict[int, FixedValues]()
+        dense_fixed = {} if dense_to is None else self.cut_network.network.program.fixed()
         for microbatch in range(len(self.microbatches)):
             dense, cut = self._advance(microbatch, dense_to, cut_to, handlers, dense_fixed, fixed)
             yield microbatch, dict(dense.values), dict(cut.values)
@@ -73,26 +73,26 @@ class PairedExecution:
 
     def outputs(self) -> Iterator[tuple[Any, Any]]:
         """Yield the outputs of the dense and the cut network for every microbatch."""
-        program = self.within.network.program
+        program = self.cut_network.network.program
         for _, dense, cut in self.before(program.nodes[-1]):
             yield program.finish(ValuesOver(dense, program.fixed())), self._cut_output(cut)
 
     def cut_outputs(self) -> Iterator[Any]:
         """Yield the outputs of the cut network for every microbatch."""
-        for cut in self.cut_before(self.within.network.program.nodes[-1]):
+        for cut in self.cut_before(self.cut_network.network.program.nodes[-1]):
             yield self._cut_output(cut)
 
     def _cut_output(self, cut: Values) -> Any:
         """Return the output of the cut network, from the values before the end."""
-        program = self.within.network.program
-        return program.finish(ValuesOver(cut, self.within.fixed(program.position[program.nodes[-1]])))
+        program = self.cut_network.network.program
+        return program.finish(ValuesOver(cut, self.cut_network.fixed(program.position[program.nodes[-1]])))
 
-    def fork(self, within: EmbeddedPrunedNetwork) -> "PairedExecution":
+    def fork(self, cut_network: EmbeddedPrunedNetwork) -> "PairedExecution":
         """Return an execution of the same microbatches with another cut network, from the values that both share."""
-        other = PairedExecution(within, self.microbatches, self.memory, self.known)
-        agrees_until = within.first_cut
-        other._cursor.keep_from(self._cursor, lambda states: states[1].position <= agrees_until)
-        return other
+        execution = PairedExecution(cut_network, self.microbatches, self.memory, self.known)
+        agrees_until = cut_network.first_cut
+        execution._cursor.keep_from(self._cursor, lambda states: states[1].position <= agrees_until)
+        return execution
 
     def _advance(
         self,
@@ -115,7 +115,7 @@ class PairedExecution:
         """
         dense, cut = self._cursor.start(microbatch, (dense_to, cut_to))
         dense_to = dense.position if dense_to is None else dense_to
-        shared_until = min(self.within.alike_until, dense_to, cut_to)
+        shared_until = min(self.cut_network.alike_until, dense_to, cut_to)
         advance = self._cursor.advance
         try:
             if cut.position == dense.position < shared_until:  # both networks are the same so far
@@ -123,29 +123,29 @@ class PairedExecution:
             dense = advance(dense, dense_to, dense_fixed)
             if cut.position < cut_to:
                 if cut.position not in fixed:
-                    fixed[cut.position] = self.within.fixed(cut.position)
+                    fixed[cut.position] = self.cut_network.fixed(cut.position)
                 cut = advance(cut, cut_to, fixed[cut.position], handlers)
         except Exception as failure:  # operators raise many types on inputs of a wrong shape or type
-            raise input_error(self.within.network.title, self.microbatches[microbatch], failure) from failure
+            raise input_error(self.cut_network.network.title, self.microbatches[microbatch], failure) from failure
         self._cursor.keep(microbatch, (dense, cut), self.memory)
         return dense, cut
 
 
-def dense_outputs(network: Network, microbatches: Sequence[Batch], most: float = math.inf) -> list[Any]:
+def dense_outputs(network: Network, microbatches: Sequence[Batch], most_entries: float = math.inf) -> list[Any]:
     """Run the dense network.
 
     Args:
         network: the network.
         microbatches: the examples.
-        most: the largest number of entries that all outputs may have together.
+        most_entries: the largest number of entries that all outputs may have together.
 
     Returns:
         The output for each microbatch; nothing if they are too large.
     """
     outputs, entries = list[Any](), 0
-    for dense, _ in PairedExecution(EmbeddedPrunedNetwork.whole(network, {}), microbatches, memory=0).outputs():
+    for dense, _ in PairedExecution(EmbeddedPrunedNetwork.of_kept(network, {}), microbatches, memory=0).outputs():
         entries += entry_count(dense)
-        if entries > most:
+        if entries > most_entries:
             return []
         outputs.append(compact_output(dense))
     return outputs

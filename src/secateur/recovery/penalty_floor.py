@@ -61,9 +61,9 @@ def _mean_shares(weights: Tensor, squares: Tensor) -> Tensor:
 
 def _shares(weights: Tensor, squares: Tensor) -> Tensor:
     """Return squared weights for each output's power; NaN for outputs without power. (groups, outputs, features)"""
-    squared = weights.to(squares).square()
-    powers = squared @ squares[..., None]  # of each output, if inputs are independent (groups, outputs, 1)
-    return (squared / powers).where(powers > torch.finfo(powers.dtype).tiny, torch.nan)
+    squared_weights = weights.to(squares).square()
+    powers = squared_weights @ squares[..., None]  # of each output, if inputs are independent (groups, outputs, 1)
+    return (squared_weights / powers).where(powers > torch.finfo(powers.dtype).tiny, torch.nan)
 
 
 def _limits(shares: Tensor) -> Tensor:
@@ -75,6 +75,6 @@ def _medians(values: Tensor) -> Tensor:
     """Return the lower median along the second axis of what is a number; infinity where nothing is."""
     if values.device.type == "cpu":  # in a half to a third of the time of sorting
         return values.nanmedian(1, keepdim=True).values.nan_to_num(torch.inf, torch.inf)
-    ordered = values.nan_to_num(torch.inf, torch.inf).sort(1).values
-    middle = ((ordered < torch.inf).sum(1, keepdim=True) - 1).clamp_min(0) // 2
-    return ordered.gather(1, middle)
+    sorted_values = values.nan_to_num(torch.inf, torch.inf).sort(1).values
+    middle = ((sorted_values < torch.inf).sum(1, keepdim=True) - 1).clamp_min(0) // 2
+    return sorted_values.gather(1, middle)

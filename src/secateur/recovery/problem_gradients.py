@@ -14,10 +14,10 @@ def gradient(outputs: Sequence[Tensor], tensors: Sequence[Tensor], directions: S
     Raises:
         MissingGradientError: an operator between them has no gradient.
     """
-    reached = [pair for pair in zip(outputs, directions, strict=True) if pair[0].requires_grad]
+    pairs = [pair for pair in zip(outputs, directions, strict=True) if pair[0].requires_grad]
     try:
         return torch.autograd.grad(
-            [output for output, _ in reached], tensors, [direction for _, direction in reached], materialize_grads=True
+            [output for output, _ in pairs], tensors, [direction for _, direction in pairs], materialize_grads=True
         )
     except torch.OutOfMemoryError:
         raise

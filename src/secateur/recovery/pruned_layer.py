@@ -35,9 +35,9 @@ def few_rows_of(features: int) -> int:
     return row_limit(features) // ROUGHLY
 
 
-def draw_positions(count: int, most: int, seed: int) -> Tensor:
+def draw_positions(count: int, most_positions: int, seed: int) -> Tensor:
     """Draw at most so many of the positions of an example; with the same seed fewer are the first of more."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most]
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most_positions]
 
 
 def results_at(layer: LinearLayer, examples: int, positions: Tensor, value: Tensor) -> Tensor:
@@ -63,10 +63,10 @@ class PrunedLayer:
     has_constant: bool
 
     @staticmethod
-    def of(layer: LinearLayer, within: EmbeddedPrunedNetwork) -> "PrunedLayer | None":
+    def of(layer: LinearLayer, cut_network: EmbeddedPrunedNetwork) -> "PrunedLayer | None":
         """Return the pruned layer; None if its groups keep different numbers, or its block was removed."""
-        mask = within.mask
-        if within.is_gone(layer.node):
+        mask = cut_network.mask
+        if cut_network.is_removed(layer.node):
             return None
         outputs, features = mask[layer.outputs].view(layer.groups, -1), layer.features(mask)
         groups = torch.nonzero(outputs.any(1)).flatten()
@@ -74,7 +74,7 @@ class PrunedLayer:
         if len(groups) == 0 or len(outputs.sum(1).unique()) > 1 or len(features.sum(1).unique()) > 1:
             return None
         features, outputs = (torch.nonzero(is_kept)[:, 1].view(len(groups), -1) for is_kept in (features, outputs))
-        return PrunedLayer(layer, groups, features, outputs, within.has_constant(layer))
+        return PrunedLayer(layer, groups, features, outputs, cut_network.has_constant(layer))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -91,14 +91,16 @@ class PrunedLayer:
         """The number of rows that suffices for a quick refit, or for an estimate of its input's covariance."""
         return few_rows_of(self.features.shape[1])
 
-    def read(self, x: Tensor, examples: int, most: int, seed: int) -> tuple[Tensor, Tensor]:
+    def read(self, x: Tensor, examples: int, most_rows: int, seed: int) -> tuple[Tensor, Tensor]:
         """Return its input at some positions of every example (groups, rows, features + 1), and the positions."""
         positions = self.layer.positions(x, examples)
-        chosen = draw_positions(positions.count, most, seed).to(x.device)
+        drawn_positions = draw_positions(positions.count, most_rows, seed).to(x.device)
         if x.shape[self.layer.dim] == len(self.layer.inputs):
-            return self.inputs_of(at_least_single(positions.rows(chosen, self.layer.groups))), chosen
-        rows = at_least_single(positions.rows(chosen, len(self.groups)))  # what stays alone (rows, groups, features)
-        return self._with_constant(rows.transpose(0, 1)), chosen
+            return self.inputs_of(at_least_single(positions.rows(drawn_positions, self.layer.groups))), drawn_positions
+        rows = at_least_single(
+            positions.rows(drawn_positions, len(self.groups))
+        )  # what stays alone (rows, groups, features)
+        return self._with_constant(rows.transpose(0, 1)), drawn_positions
 
     def inputs_of(self, rows: Tensor) -> Tensor:
         """Select the kept features of rows (rows, groups, features), and append 1 for the constant, if it has one."""
@@ -126,15 +128,17 @@ class PrunedLayer:
         """The indices of kept entries in the layer's matrices."""
         return self.groups[:, None, None], self.outputs[:, :, None], self.features[:, None, :]
 
-    def matrix(self, within: EmbeddedPrunedNetwork) -> Tensor:
+    def matrix(self, cut_network: EmbeddedPrunedNetwork) -> Tensor:
         """Return the weights and the constant, without the batch norm behind. (groups, outputs, features + 1)"""
-        kept = within.state.compact(self.layer.weight)
+        kept = cut_network.state.compact(self.layer.weight)
         is_all = self.has_all_of(kept)
-        small = self.layer.matrix(kept) if is_all else self.layer.matrix(within.state[self.layer.weight])[self.entries]
+        small = (
+            self.layer.matrix(kept) if is_all else self.layer.matrix(cut_network.state[self.layer.weight])[self.entries]
+        )
         small = at_least_single(small)
         if not self.has_constant:
             return small
-        constant = within.constant(self.layer)
+        constant = cut_network.constant(self.layer)
         all_constants = torch.zeros(len(self.layer.outputs)) if constant is None else constant
         column = all_constants.view(self.layer.groups, -1)[self.groups[:, None], self.outputs]
         return torch.cat([small, column.to(small)[..., None]], 2)
@@ -144,8 +148,8 @@ class PrunedLayer:
         change = change.to(old.device)
         weights = change.transpose(1, 2)[..., : self.features.shape[1]]
         matrix = self.layer.matrix(old)
-        changed = torch.zeros_like(matrix, dtype=change.dtype).index_put_(self.entries, weights).add_(matrix)
-        return self.layer.weight_of(changed, old).to(old.dtype)
+        changed_matrix = torch.zeros_like(matrix, dtype=change.dtype).index_put_(self.entries, weights).add_(matrix)
+        return self.layer.weight_of(changed_matrix, old).to(old.dtype)
 
     def has_all_of(self, weight: Tensor) -> bool:
         """Return whether the kept features and outputs are all of those of a weight in the dense or the cut shape."""
@@ -162,13 +166,13 @@ class PrunedLayer:
         constants = change.new_zeros(self.layer.groups, len(self.layer.outputs) // self.layer.groups)
         return constants.index_put((self.groups[:, None], self.outputs), change[:, -1]).flatten()
 
-    def write(self, within: EmbeddedPrunedNetwork, change: Tensor) -> None:
+    def write(self, cut_network: EmbeddedPrunedNetwork, change: Tensor) -> None:
         """Add a change (groups, features + 1, outputs) to the weights and the constant."""
         name = self.layer.weight
-        kept = within.state.compact(name)
+        kept = cut_network.state.compact(name)
         if self.has_all_of(kept):
-            within.state.replace_compact(name, self.kept_weight(kept, change))
+            cut_network.state.replace_compact(name, self.kept_weight(kept, change))
         else:
-            within.state[name] = self.weight(within.state[name], change)
+            cut_network.state[name] = self.weight(cut_network.state[name], change)
         if self.has_constant:
-            within.add(self.layer, self.constant_change(change))
+            cut_network.add(self.layer, self.constant_change(change))

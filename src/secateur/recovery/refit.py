@@ -1,9 +1,9 @@
-"""Refit of layers by least squares: fed by the cut network, each gives what it gave in the dense one.
+"""Refit of layers by least squares: with inputs of the cut network, each layer approximates its dense outputs.
 
 In the order in which they run, the weights and the constant of each linear layer or convolution are solved for so that
-its output comes as near as it can to the dense layer's, on the examples. Where the output is added to something that is
-there already, a residual stream, the error of that is made good as well. The ridge pulls towards the cut weights, not
-towards zero, and is chosen on examples held out of the fit.
+its output comes as near as it can to the dense layer's, on the examples. Where the output is added to a residual
+stream, the error of the stream is corrected as well. The ridge pulls towards the cut weights, not towards zero, and is
+chosen on examples held out of the fit.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +18,8 @@ from secateur.recovery.layer_rows import regression_rows
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.penalty_floor import penalty_floor
 from secateur.recovery.pruned_layer import PrunedLayer
-from secateur.recovery.regression_moments import FeatureSums, RegressionMoments
-from secateur.recovery.regression_rows import ClippedRegression
+from secateur.recovery.regression_moments import FeatureSums
+from secateur.recovery.regression_rows import ClippedRegression, SplitMoments
 from secateur.recovery.ridge import Choice, select_ridge, solve
 from secateur.recovery.shared_sums import SharedSums
 from secateur.recovery.targets import output_context
@@ -48,13 +48,13 @@ def refit(
     Returns:
         How each was solved for.
     """
-    chosen: dict[str, Choice] = {}
+    layer_choices: dict[str, Choice] = {}
     examples_here = sum(microbatch.size or 1 for microbatch in execution.microbatches)
-    within = execution.within
-    pruned = {layer: pruned_layer_or_reason(layer, within) for layer in within.layers}
-    pruned_layers = [pruned_layer for pruned_layer, _ in pruned.values() if pruned_layer]
-    shared = SharedSums(pruned_layers, within.network, choices or ())
-    for layer, (pruned_layer, reason) in track(list(pruned.items()), "refitted layers"):
+    cut_network = execution.cut_network
+    layer_or_reason = {layer: pruned_layer_or_reason(layer, cut_network) for layer in cut_network.layers}
+    pruned_layers = [pruned_layer for pruned_layer, _ in layer_or_reason.values() if pruned_layer]
+    shared = SharedSums(pruned_layers, cut_network.network, choices or ())
+    for layer, (pruned_layer, reason) in track(list(layer_or_reason.items()), "refitted layers"):
         if reason:
             warn(f"{layer.name} was not refitted: {reason}", layer.name, f"not refitted: {reason}")
         elif pruned_layer is not None:
@@ -62,9 +62,9 @@ def refit(
             share = examples_here / (examples or examples_here)
             sums = shared.of(pruned_layer)
             choice = refit_layer(execution, pruned_layer, earlier, share=share, has_steps=has_steps, inputs=sums)
-            chosen.update({} if choice is None else {layer.weight: choice})
+            layer_choices.update({} if choice is None else {layer.weight: choice})
             return_free_memory()
-    return chosen
+    return layer_choices
 
 
 def refit_behind_cut(
@@ -81,21 +81,23 @@ def refit_behind_cut(
         choice: how each is solved for, on as many rows as quick refits read; None: chosen on all rows.
         rows_share: the fraction of the rows of a quick refit that is read.
     """
-    within = execution.within
-    position, first_cut = within.network.program.position, within.first_cut
-    behind = [pruned_layer_or_reason(layer, within)[0] for layer in layers if position[layer.node] >= first_cut]
-    pruned_layers = [pruned_layer for pruned_layer in behind if pruned_layer is not None]
-    shared = SharedSums(pruned_layers, within.network)
+    cut_network = execution.cut_network
+    position, first_cut = cut_network.network.program.position, cut_network.first_cut
+    layers_or_none = [
+        pruned_layer_or_reason(layer, cut_network)[0] for layer in layers if position[layer.node] >= first_cut
+    ]
+    pruned_layers = [pruned_layer for pruned_layer in layers_or_none if pruned_layer is not None]
+    shared = SharedSums(pruned_layers, cut_network.network)
     for pruned_layer in track(pruned_layers, "refitted layers"):
         few_rows = round(pruned_layer.few_rows * rows_share) if choice else None
         refit_layer(execution, pruned_layer, choice, few_rows, inputs=shared.of(pruned_layer))
 
 
-def pruned_layer_or_reason(layer: LinearLayer, within: EmbeddedPrunedNetwork) -> tuple[PrunedLayer | None, str]:
+def pruned_layer_or_reason(layer: LinearLayer, cut_network: EmbeddedPrunedNetwork) -> tuple[PrunedLayer | None, str]:
     """Return the pruned layer if it can be refitted, else the reason why not."""
-    if not bool(within.mask[layer.outputs].any()) or within.is_gone(layer.node):
+    if not bool(cut_network.mask[layer.outputs].any()) or cut_network.is_removed(layer.node):
         return None, ""
-    pruned_layer = PrunedLayer.of(layer, within)
+    pruned_layer = PrunedLayer.of(layer, cut_network)
     if pruned_layer is None:
         return None, "its groups of channels differ in size"
     return pruned_layer, ""
@@ -103,23 +105,23 @@ def pruned_layer_or_reason(layer: LinearLayer, within: EmbeddedPrunedNetwork) ->
 
 def match_means(execution: PairedExecution) -> None:
     """Correct the constant of each layer so that its mean output is the dense layer's, in running order."""
-    for layer in execution.within.layers:
-        pruned_layer = PrunedLayer.of(layer, execution.within)
+    for layer in execution.cut_network.layers:
+        pruned_layer = PrunedLayer.of(layer, execution.cut_network)
         if pruned_layer is not None and pruned_layer.has_constant:
             change = torch.zeros(
                 len(pruned_layer.groups), pruned_layer.features.shape[1] + 1, pruned_layer.outputs.shape[1]
             )
-            matrix = pruned_layer.matrix(execution.within)
+            matrix = pruned_layer.matrix(execution.cut_network)
             rows = regression_rows(execution, pruned_layer, matrix, has_interval=False)
-            change[:, -1] = torch.cat([some.missing.double() for some in rows], 1).mean(1).to(change)
-            pruned_layer.write(execution.within, change.double())
+            change[:, -1] = torch.cat([batch_rows.targets.double() for batch_rows in rows], 1).mean(1).to(change)
+            pruned_layer.write(execution.cut_network, change.double())
 
 
 def refit_layer(
     execution: PairedExecution,
     pruned_layer: PrunedLayer,
     choice: Choice | None = None,
-    most: int | None = None,
+    most_rows: int | None = None,
     share: float = 1.0,
     has_steps: bool = True,
     inputs: Sequence[FeatureSums] = (),
@@ -130,7 +132,7 @@ def refit_layer(
         execution: both networks.
         pruned_layer: the kept features and outputs of the layer.
         choice: the solver's options; by default they are chosen on held-out rows.
-        most: the maximal number of rows; by default as many as the layer needs.
+        most_rows: the maximal number of rows; by default as many as the layer needs.
         share: the fraction of all examples in the execution.
         has_steps: whether steps are made through a nonlinearity that clips.
         inputs: the sums over the layer's features, of the rows that are fitted and of those held out; by default new
@@ -139,40 +141,30 @@ def refit_layer(
     Returns:
         The solver's options; None if the layer's input is that of the dense network.
     """
-    sums: list[RegressionMoments | None] = [None, None]
-    features = inputs or (FeatureSums(), FeatureSums())
-    is_clipped = output_context(execution.within.network, pruned_layer.layer).cuts_off and (
-        has_steps if choice is None else choice.steps > 0
-    )
-    clipped = ClippedRegression(HELD if is_clipped else 0)
-    matrix, shift = pruned_layer.matrix(execution.within), None
-    for rows in regression_rows(execution, pruned_layer, matrix, most, is_clipped):
-        if pruned_layer.has_constant:  # about the first microbatch's means, so that the penalty is on what varies
-            shift = rows.features[..., :-1].mean(1, keepdim=True) if shift is None else shift
-            rows.shift(shift)
-        rows = rows.weighted()
-        clipped.add(rows)
-        for at, subset in enumerate(
-            (rows.where(~rows.is_held), rows.where(rows.is_held)) if choice is None else (rows,)
-        ):
-            before, new = sums[at], (subset.features, subset.missing)
-            sums[at] = RegressionMoments.of(*new, features[at]) if before is None else before.with_rows(*new)
-    for of_rows in features:
-        of_rows.is_complete = True
-    fitted, held_moments = sums
-    assert fitted is not None
-    if not any(bool(moments.square.any()) for moments in sums if moments is not None):
+    context = output_context(execution.cut_network.network, pruned_layer.layer)
+    is_clipped = context.cuts_off and (has_steps if choice is None else choice.steps > 0)
+    clipped_regression = ClippedRegression(HELD if is_clipped else 0)
+    matrix, shift = pruned_layer.matrix(execution.cut_network), None
+    sums = SplitMoments(inputs or (FeatureSums(), FeatureSums()), has_held_rows=choice is None)
+    for rows in regression_rows(execution, pruned_layer, matrix, most_rows, is_clipped):
+        if pruned_layer.has_constant:
+            shift = rows.shift_by_means(shift)
+        rows = rows.with_weights()
+        clipped_regression.add(rows)
+        sums.add(rows)
+    fitted, held_moments = sums.finish()
+    if not any(bool(moments.square.any()) for moments in (fitted, held_moments) if moments is not None):
         return None
     fitted = replace(fitted, floor=penalty_floor(matrix, fitted, pruned_layer.features.shape[1], shift))
-    clipped_rows = clipped.joined()
+    clipped_rows = clipped_regression.all_rows()
     if choice is None:
         assert held_moments is not None
         _warn_if_few(pruned_layer, round((fitted.rows + held_moments.rows) / share))
         choice = select_ridge(fitted, held_moments, clipped_rows, pruned_layer.has_constant)
-        fitted = fitted.joined(held_moments)
+        fitted = fitted.plus(held_moments)
     if choice.ridge is not None:
         change = solve(fitted, clipped_rows, choice, pruned_layer.has_constant)
-        pruned_layer.write(execution.within, change if shift is None else _without_shift(change, shift))
+        pruned_layer.write(execution.cut_network, change if shift is None else _without_shift(change, shift))
     return choice
 
 

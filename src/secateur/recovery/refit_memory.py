@@ -26,17 +26,17 @@ def check_refit_memory(network: Network, microbatches: Sequence[Batch], availabl
     Raises:
         BudgetError: the refit of a layer takes more than that.
     """
-    free = available_bytes(network.device) if available is None else available
-    if free is None:
+    free_bytes = available_bytes(network.device) if available is None else available
+    if free_bytes is None:
         return
     layers, examples = layers_of(network), counted_examples(network.program, microbatches)
     sizes = {layer: refit_bytes(layer, examples * positions_per_example(layer, network.program)) for layer in layers}
     widest = max(layers, key=lambda layer: sizes[layer], default=None)
-    if widest is not None and sizes[widest] > free:
+    if widest is not None and sizes[widest] > free_bytes:
         raise BudgetError(
             f"the refit of {widest.name}, which reads {widest.features_of_group:,} values, takes "
-            f"{sizes[widest] / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; free some, leave its group out "
-            "by skip=, or give repair='mean' or None"
+            f"{sizes[widest] / 1e9:.1f} GB of memory, and {free_bytes / 1e9:.1f} GB are free; free some, leave its "
+            "group out by skip=, or give repair='mean' or None"
         )
 
 

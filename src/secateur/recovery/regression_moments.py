@@ -44,7 +44,7 @@ class FeatureSums:
         self.products.rows()  # in one block, as they are solved for
         self.squares = _squares(self.products, features, self.squares)
 
-    def joined(self, other: "FeatureSums") -> "FeatureSums":
+    def plus(self, other: "FeatureSums") -> "FeatureSums":
         """Return the sums of both; unless these are shared, they are used up: their matrices are added to in place."""
         if self._joined is not None:
             return self._joined
@@ -57,7 +57,7 @@ class FeatureSums:
         total.is_complete, self._joined = True, total if self.is_shared else None
         return total
 
-    def factored(self, ridge: float, penalty: Tensor, factor: Callable[[], Factor]) -> Factor:
+    def shared_factor(self, ridge: float, penalty: Tensor, compute: Callable[[], Factor]) -> Factor:
         """Return the factored normal equations with a penalty, which layers that read the same rows share.
 
         One factorization is kept for each ridge: that of the last layer, as the penalty may depend on the layer.
@@ -65,13 +65,13 @@ class FeatureSums:
         Args:
             ridge: by which the penalty was computed.
             penalty: on the square of each weight's change (groups, features).
-            factor: factors the equations.
+            compute: factors the equations.
         """
-        same = [known for other, known in self._factors.values() if torch.equal(penalty, other)]
-        if same:
-            return same[0]  # type: ignore[no-any-return]
+        equal = [factor for other, factor in self._factors.values() if torch.equal(penalty, other)]
+        if equal:
+            return equal[0]  # type: ignore[no-any-return]
         self._factors.pop(ridge, None)  # before another one takes memory
-        new = factor()
+        new = compute()
         if self.is_shared and self.squares.shape[1] <= MOST_SHARED:
             self._factors[ridge] = penalty, new
         return new
@@ -83,8 +83,8 @@ class RegressionMoments:
 
     Args:
         inputs: of the features.
-        moment: of the features with what is missing of the target (groups, features, outputs).
-        square: of what is missing (groups, outputs).
+        moment: of the features with the targets (groups, features, outputs).
+        square: of the targets (groups, outputs).
         floor: the least penalty on each weight's change for each row (groups, features), or None.
     """
 
@@ -94,31 +94,31 @@ class RegressionMoments:
     floor: Tensor | None = None
 
     @staticmethod
-    def of(rows: Tensor, missing: Tensor, inputs: FeatureSums | None = None) -> "RegressionMoments":
+    def of(rows: Tensor, targets: Tensor, inputs: FeatureSums | None = None) -> "RegressionMoments":
         """Compute the moments of rows and targets.
 
         Args:
             rows: the features (groups, rows, features).
-            missing: the targets (groups, rows, outputs).
+            targets: the targets (groups, rows, outputs).
             inputs: to which the features are added; by default new sums.
         """
-        features, targets = at_least_single(rows), at_least_single(missing)
+        features, targets = at_least_single(rows), at_least_single(targets)
         moment, square = (features.transpose(1, 2) @ targets).double(), targets.double().square().sum(1)
         inputs = FeatureSums() if inputs is None else inputs
         inputs.add(features)
         return RegressionMoments(inputs, moment, square)
 
-    def with_rows(self, rows: Tensor, missing: Tensor) -> "RegressionMoments":
+    def with_rows(self, rows: Tensor, targets: Tensor) -> "RegressionMoments":
         """Return the moments of these rows and more; these are used up, as their matrices are added to in place."""
-        features, targets = at_least_single(rows), at_least_single(missing)
+        features, targets = at_least_single(rows), at_least_single(targets)
         self.moment.add_(features.transpose(1, 2) @ targets)
         self.inputs.add(features)
         return replace(self, square=self.square + targets.double().square().sum(1))
 
-    def joined(self, other: "RegressionMoments") -> "RegressionMoments":
+    def plus(self, other: "RegressionMoments") -> "RegressionMoments":
         """Return the moments of both; these are used up, as their matrices are added to in place."""
         self.moment.add_(other.moment)
-        return replace(self, inputs=self.inputs.joined(other.inputs), square=self.square + other.square)
+        return replace(self, inputs=self.inputs.plus(other.inputs), square=self.square + other.square)
 
     @property
     def products(self) -> RowProducts:
@@ -153,7 +153,7 @@ class RegressionMoments:
         penalty[:, -1:] = ridge * SILENT * mean if has_constant else penalty[:, -1:]
         return penalty
 
-    def penalised(self, ridge: float, has_constant: bool) -> Tensor:
+    def penalised_gram(self, ridge: float, has_constant: bool) -> Tensor:
         """Return new Gram matrices with a ridge on their diagonals."""
         penalty = self.penalty(ridge, has_constant)
         gram = self.products.gram

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secateur.recovery.regression_moments import FeatureSums, RegressionMoments
+
 
 @dataclass(frozen=True)
 class RegressionRows:
@@ -13,46 +15,57 @@ class RegressionRows:
 
     Args:
         features: (groups, rows, features).
-        missing: what is to be added to its output (groups, rows, outputs).
-        least, most: between these any addition will do.
+        targets: the residuals that are fitted: what its output lacks (groups, rows, outputs).
+        lower, upper: the bounds between which any value is as good as the target.
         is_held: which rows are of examples held out (rows,).
         factors: by which rows are multiplied before their squares are summed (rows,); None for one.
     """
 
     features: Tensor
-    missing: Tensor
-    least: Tensor
-    most: Tensor
+    targets: Tensor
+    lower: Tensor
+    upper: Tensor
     is_held: Tensor
     factors: Tensor | None = None
 
-    def weighted(self) -> "RegressionRows":
+    def with_weights(self) -> "RegressionRows":
         """Multiply the rows by their factors."""
         if self.factors is None:
             return self
-        features, missing, least, most = (tensor * self.factors[:, None] for tensor in self._tensors)
-        return RegressionRows(features, missing, least, most, self.is_held)
+        features, targets, lower, upper = (tensor * self.factors[:, None] for tensor in self._tensors)
+        return RegressionRows(features, targets, lower, upper, self.is_held)
 
-    def shift(self, by: Tensor) -> None:
-        """Subtract a shift (groups, 1, features - 1), in place, from all features but the last, which is constant."""
-        self.features[..., :-1].sub_(by)
+    def shift_by_means(self, means: Tensor | None) -> Tensor:
+        """Subtract means (groups, 1, features - 1), in place, from all features but the last, which is constant.
 
-    def where(self, chosen: Tensor) -> "RegressionRows":
-        """Select rows."""
-        features, missing, least, most = (tensor[:, chosen] for tensor in self._tensors)
-        return RegressionRows(features, missing, least, most, self.is_held[chosen])
+        A penalty is then on what varies.
+
+        Args:
+            means: those of the first microbatch; None: these are the rows of the first microbatch.
+
+        Returns:
+            The means.
+        """
+        means = self.features[..., :-1].mean(1, keepdim=True) if means is None else means
+        self.features[..., :-1].sub_(means)
+        return means
+
+    def where(self, is_chosen: Tensor) -> "RegressionRows":
+        """Select rows by a mask (rows,)."""
+        features, targets, lower, upper = (tensor[:, is_chosen] for tensor in self._tensors)
+        return RegressionRows(features, targets, lower, upper, self.is_held[is_chosen])
 
     @staticmethod
-    def joined(items: Sequence["RegressionRows"]) -> "RegressionRows":
+    def concatenate(items: Sequence["RegressionRows"]) -> "RegressionRows":
         """Concatenate rows."""
         values = zip(*(item._tensors for item in items), strict=True)
-        features, missing, least, most = (torch.cat(tensors, 1) for tensors in values)
-        return RegressionRows(features, missing, least, most, torch.cat([item.is_held for item in items]))
+        features, targets, lower, upper = (torch.cat(tensors, 1) for tensors in values)
+        return RegressionRows(features, targets, lower, upper, torch.cat([item.is_held for item in items]))
 
     def residuals(self, change: Tensor) -> Tensor:
         """Return the residuals after a change (groups, features, outputs). (groups, rows, outputs)"""
         outputs = self.features @ change.to(self.features)
-        return outputs.clamp(self.least, self.most) - outputs
+        return outputs.clamp(self.lower, self.upper) - outputs
 
     def squared_error(self, change: Tensor) -> float:
         """Return the sum of the squared residuals after a change."""
@@ -65,7 +78,7 @@ class RegressionRows:
 
     @property
     def _tensors(self) -> tuple[Tensor, ...]:
-        return self.features, self.missing, self.least, self.most
+        return self.features, self.targets, self.lower, self.upper
 
 
 class ClippedRegression:
@@ -87,6 +100,36 @@ class ClippedRegression:
         if self.memory >= 0:
             self.rows.append(rows)
 
-    def joined(self) -> RegressionRows | None:
+    def all_rows(self) -> RegressionRows | None:
         """Return all rows."""
-        return RegressionRows.joined(self.rows) if self.rows else None
+        return RegressionRows.concatenate(self.rows) if self.rows else None
+
+
+class SplitMoments:
+    """The moments of the rows that a layer is fitted to, and of those held out, added up microbatch by microbatch.
+
+    Args:
+        inputs: the sums over the features, of the rows that are fitted and of those held out.
+        has_held_rows: whether rows are held out; all are fitted otherwise.
+    """
+
+    def __init__(self, inputs: Sequence[FeatureSums], has_held_rows: bool) -> None:
+        self._inputs, self._has_held_rows = inputs, has_held_rows
+        self._moments: list[RegressionMoments | None] = [None, None]
+
+    def add(self, rows: RegressionRows) -> None:
+        """Add the rows of a microbatch."""
+        subsets = (rows.where(~rows.is_held), rows.where(rows.is_held)) if self._has_held_rows else (rows,)
+        for at, subset in enumerate(subsets):
+            moments, new = self._moments[at], (subset.features, subset.targets)
+            self._moments[at] = (
+                RegressionMoments.of(*new, self._inputs[at]) if moments is None else moments.with_rows(*new)
+            )
+
+    def finish(self) -> tuple[RegressionMoments, RegressionMoments | None]:
+        """Return the moments of the fitted rows and of those held out, None if there are none."""
+        for sums in self._inputs:
+            sums.is_complete = True
+        fitted, held_moments = self._moments
+        assert fitted is not None
+        return fitted, held_moments

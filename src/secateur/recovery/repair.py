@@ -137,13 +137,13 @@ def _check_cut(cut_model: CutModel) -> None:
     small, recipe = cut_model.model, cut_model.recipe
     lineage = lineage_of(small)
     cut_kept = {} if lineage is None else lineage.steps[-1].recipe.kept
-    other = next(
+    other_group = next(
         (name for name, units in recipe.kept.items() if not torch.equal(units, cut_kept.get(name, units))), None
     )
-    if other is not None:
+    if other_group is not None:
         raise SurgeryError(
-            f"this {type(small).__name__} was cut by another plan, which keeps other units of {other}; give the plan "
-            "by which it was cut"
+            f"this {type(small).__name__} was cut by another plan, which keeps other units of {other_group}; give the "
+            "plan by which it was cut"
         )
     slices_of = {recipe.renamed(name): slices for name, slices in recipe.slices.items()}
     for name, tensor in embedded_tensors(small).items():

@@ -77,7 +77,7 @@ class RepairRunner:
         """
         fitted = self.calibration.fitted
         if name in CLOSED_FORM:
-            return self.solve(number, name, state, fitted, STEPS).written_copy(state), None
+            return self.solve(number, name, state, fitted, STEPS).copy_with_state(state), None
         candidate = copy_model(state, {})
         return candidate, self.train(train, candidate, fitted)
 
@@ -118,8 +118,8 @@ class RepairRunner:
             microbatches: the examples.
             steps: the most steps of "adapt".
         """
-        within = EmbeddedPrunedNetwork.of(small, self.network, self.recipe)
-        execution = PairedExecution(within, microbatches)
+        cut_network = EmbeddedPrunedNetwork.of(small, self.network, self.recipe)
+        execution = PairedExecution(cut_network, microbatches)
         with torch.no_grad():
             if name == "mean":
                 match_means(execution)
@@ -131,7 +131,7 @@ class RepairRunner:
                 self.choices[number] = refit(execution, choices, self.calibration.examples, has_steps)
             else:
                 self._adapt(execution, steps)
-        return within
+        return cut_network
 
     def _adapt(self, execution: PairedExecution, steps: int) -> None:
         time, share = self.settings.time, TRIAL_END if steps == STEPS else FIT_END

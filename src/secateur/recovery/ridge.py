@@ -42,9 +42,9 @@ class RidgeFactor:
     """The normal equations of moments with a ridge, factored once for several right sides."""
 
     def __init__(self, moments: RegressionMoments, ridge: float, has_constant: bool) -> None:
-        self._factor, failed = factor_in_place(moments.penalised(ridge, has_constant))
+        self._factor, failed = factor_in_place(moments.penalised_gram(ridge, has_constant))
         has_failed = bool(failed.any())
-        self._lu = torch.linalg.lu_factor(moments.penalised(ridge, has_constant)) if has_failed else None
+        self._lu = torch.linalg.lu_factor(moments.penalised_gram(ridge, has_constant)) if has_failed else None
         self._single: Tensor | None = None
 
     def solve(self, right: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def systems_of(moments: RegressionMoments, has_constant: bool) -> Callable[[floa
         return RidgeFactor(moments, ridge, has_constant) if features is None else dual().at(ridge)
 
     def system_at(ridge: float) -> System:
-        factor = moments.inputs.factored(ridge, penalty_at(ridge), partial(factor_at, ridge))
+        factor = moments.inputs.shared_factor(ridge, penalty_at(ridge), partial(factor_at, ridge))
         return System(factor, moments.moment)
 
     return system_at
@@ -148,12 +148,12 @@ def solve(moments: RegressionMoments, rows: RegressionRows | None, choice: Choic
 def _best_step(rows: RegressionRows, fitted: RegressionMoments, system: System) -> int:
     """Return the number of steps that is best on held-out rows; stop after two steps without a gain."""
     held_rows = rows.where(rows.is_held)
-    judged: list[float] = []
+    step_errors: list[float] = []
     for change in islice(_steps(rows.where(~rows.is_held), fitted, system), STEPS + 1):
-        judged.append(held_rows.squared_error(change))
-        if len(judged) > PATIENCE and min(judged[-PATIENCE:]) > min(judged[:-PATIENCE]):
+        step_errors.append(held_rows.squared_error(change))
+        if len(step_errors) > PATIENCE and min(step_errors[-PATIENCE:]) > min(step_errors[:-PATIENCE]):
             break
-    return min(range(len(judged)), key=judged.__getitem__)
+    return min(range(len(step_errors)), key=step_errors.__getitem__)
 
 
 def _steps(rows: RegressionRows, moments: RegressionMoments, system: System) -> Iterator[Tensor]:

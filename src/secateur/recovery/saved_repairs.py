@@ -35,7 +35,7 @@ def recalled_repair(
     results: StateMemo,
     key: str,
     repair: Callable[[], tuple[nn.Module, RepairOutcome]],
-    unrepaired: Callable[[], nn.Module],
+    copy_unrepaired: Callable[[], nn.Module],
 ) -> tuple[nn.Module, RepairOutcome]:
     """Return a repaired model, with the tensors that the same repair gave before if it was done.
 
@@ -43,28 +43,28 @@ def recalled_repair(
         results: the results of an interrupted run, by key.
         key: what the repair depends on beside the run.
         repair: returns the repaired model and the outcome.
-        unrepaired: returns a model for the tensors of an earlier repair.
+        copy_unrepaired: returns a model for the tensors of an earlier repair.
 
     Raises:
         StorageError: the tensors that were kept are not those of this model.
     """
-    repaired: list[tuple[nn.Module, RepairOutcome]] = []
+    new_repairs: list[tuple[nn.Module, RepairOutcome]] = []
 
     def compute() -> State:
-        repaired.append(repair())
-        model, outcome = repaired[0]
+        new_repairs.append(repair())
+        model, outcome = new_repairs[0]
         return _state_of_repair(outcome, model)
 
     state = results.recall(key, compute)
-    if repaired:
-        return repaired[0]
-    model, choices = unrepaired(), state["choices"]
+    if new_repairs:
+        return new_repairs[0]
+    model, choices = copy_unrepaired(), state["choices"]
     _load(model, state["tensors"])
-    restored = None if choices is None else {name: Choice(*choices[name]) for name in choices}
+    saved_choices = None if choices is None else {name: Choice(*choices[name]) for name in choices}
     schedule = state.get("schedule")
     if schedule is not None:
         schedule = TrainingSchedule(**{**schedule, "steps": tuple(schedule["steps"])})
-    return model, RepairOutcome(state["held_out"], _fitted_of(state), restored, schedule)
+    return model, RepairOutcome(state["held_out"], _fitted_of(state), saved_choices, schedule)
 
 
 def _fitted_of(state: State) -> Tensor:

@@ -22,13 +22,15 @@ class SharedSums:
     Args:
         pruned_layers: the layers, in the order in which they run.
         network: the network.
-        chosen: the names of the weights for which the solver's options are known.
+        solved_names: the names of the weights for which the solver's options are known.
     """
 
-    def __init__(self, pruned_layers: Iterable[PrunedLayer], network: Network, chosen: Container[str] = ()) -> None:
+    def __init__(
+        self, pruned_layers: Iterable[PrunedLayer], network: Network, solved_names: Container[str] = ()
+    ) -> None:
         kinds: tuple[list[PrunedLayer], list[PrunedLayer]] = [], []
         for pruned_layer in pruned_layers:
-            kinds[pruned_layer.layer.weight in chosen].append(pruned_layer)
+            kinds[pruned_layer.layer.weight in solved_names].append(pruned_layer)
         pairs = [
             pair for kind in kinds for alike in layers_by_rows(kind, network) for pair in itertools.pairwise(alike)
         ]

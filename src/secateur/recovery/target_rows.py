@@ -10,12 +10,12 @@ class TargetInterval:
     """The target of a layer's output: the dense output, or an interval where the nonlinearity clips.
 
     Args:
-        wanted, least, most: at some places (rows, outputs).
+        target, lower, upper: the target and the ends of the interval, at some places (rows, outputs).
     """
 
-    wanted: Tensor
-    least: Tensor
-    most: Tensor
+    target: Tensor
+    lower: Tensor
+    upper: Tensor
 
 
 @dataclass(frozen=True, eq=False)

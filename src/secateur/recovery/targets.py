@@ -1,8 +1,8 @@
 """The targets of a layer's output, given what the dense network makes of it.
 
-A batch norm behind may not be the dense network's any more. A sum that the output goes into may have another part,
-the residual stream, which is there already: the layer can make good its error. Where the nonlinearity behind cuts off
-what is below or above a bound, any value beyond the bound is as good as another, and the output is free there.
+The batch norm behind a layer may differ from the dense network's. Where the output is added to a residual stream, the
+layer can correct the error of the stream. Where the nonlinearity behind cuts off values beyond a bound, any value
+beyond it is equally good, and the output is free there.
 """
 
 from collections.abc import Callable
@@ -59,19 +59,21 @@ class OutputContext:
         is_convolution = rule_of(self.layer).layer in ("convolution", "transposed convolution")
         return self.norm is None or is_convolution or self.layer.meta["val"].dim() == 2
 
-    def dense_rows(self, rows: Callable[[Tensor], Tensor], dense: Values, within: EmbeddedPrunedNetwork) -> DenseRows:
-        """Return the dense network's values at some positions, arguments as for `goal`."""
+    def dense_rows(
+        self, rows: Callable[[Tensor], Tensor], dense: Values, cut_network: EmbeddedPrunedNetwork
+    ) -> DenseRows:
+        """Return the dense network's values at some positions, arguments as for `target_interval`."""
         output = rows(dense[self.layer])
-        scale, shift = self._factor_and_shift(output, rows, dense, within, within.network.program.state)
+        scale, shift = self._factor_and_shift(output, rows, dense, cut_network, cut_network.network.program.state)
         value = output if self.norm is None else output * scale + shift
         return DenseRows(output, value if self.other is None else value + rows(dense[self.other]))
 
-    def goal(
+    def target_interval(
         self,
         rows: Callable[[Tensor], Tensor],
         dense: Values,
         cut: Values,
-        within: EmbeddedPrunedNetwork,
+        cut_network: EmbeddedPrunedNetwork,
         dense_rows: DenseRows | None = None,
         has_interval: bool = True,
     ) -> TargetInterval:
@@ -81,21 +83,21 @@ class OutputContext:
             rows: of a value in the shape of the output what lies at these places (rows, outputs).
             dense: the dense network's values, the layer's own output among them.
             cut: those of the cut network.
-            within: the cut network.
+            cut_network: the cut network.
             dense_rows: the dense network's values at these places, if known; `dense` may be empty then if
                 `has_affine_of_outputs`.
             has_interval: whether outputs that the nonlinearity behind clips have an interval; by default they do.
         """
-        known = self.dense_rows(rows, dense, within) if dense_rows is None else dense_rows
-        output, dense_value = known.output, known.value
-        scale, shift = self._factor_and_shift(output, rows, dense, within, lambda name: within.state[name])
-        other = None if self.other is None else within.spread(self.other, rows(cut[self.other]), -1)
-        lacking = torch.zeros(()).to(output) if other is None else other
-        silent = scale.abs() <= LEAST_SCALE * scale.abs().max()  # all where all factors are zero
-        safe = torch.where(silent, 1.0, scale)
+        dense_rows = self.dense_rows(rows, dense, cut_network) if dense_rows is None else dense_rows
+        output, dense_value = dense_rows.output, dense_rows.value
+        scale, shift = self._factor_and_shift(output, rows, dense, cut_network, lambda name: cut_network.state[name])
+        other = None if self.other is None else cut_network.spread(self.other, rows(cut[self.other]), -1)
+        other_rows = torch.zeros(()).to(output) if other is None else other
+        is_silent = scale.abs() <= LEAST_SCALE * scale.abs().max()  # all where all factors are zero
+        safe_scale = torch.where(is_silent, 1.0, scale)
 
         def to_output(value: Tensor) -> Tensor:
-            return torch.where(silent, output, (value - lacking - shift) / safe)
+            return torch.where(is_silent, output, (value - other_rows - shift) / safe_scale)
 
         target = to_output(dense_value)
         if not (self.cuts_off and has_interval):
@@ -105,21 +107,21 @@ class OutputContext:
             torch.where(below, -inf, dense_value.clamp(max=self.high)),
             torch.where(above, inf, dense_value.clamp(min=self.low)),
         )
-        first, last = (to_output(end) for end in ends)  # a negative scale turns them round
-        return TargetInterval(target, torch.minimum(first, last), torch.maximum(first, last))
+        first_end, last_end = (to_output(end) for end in ends)  # a negative scale turns them round
+        return TargetInterval(target, torch.minimum(first_end, last_end), torch.maximum(first_end, last_end))
 
     def _factor_and_shift(
         self,
         output: Tensor,
         rows: Callable[[Tensor], Tensor],
         dense: Values,
-        within: EmbeddedPrunedNetwork,
+        cut_network: EmbeddedPrunedNetwork,
         state: State,
     ) -> tuple[Tensor, Tensor]:
         """Return the factor and the shift of each output. (outputs,), or (rows, outputs) if rows differ"""
         if self.norm is None:
             return torch.ones(()).to(output), torch.zeros(()).to(output)
-        pair = batch_norm_affine(self.norm, within.network, state)
+        pair = batch_norm_affine(self.norm, cut_network.network, state)
         if self.has_affine_of_outputs:
             return pair
         value = dense[self.layer]
@@ -144,11 +146,11 @@ def output_context(network: Network, layer: LinearLayer) -> OutputContext:
     """Return the context of a layer's output."""
     norm = norm_behind(layer.node)
     at = _past_dropout(norm or layer.node)
-    other = _added_value(network, layer, at)
-    if other is not None:
+    added_value = _added_value(network, layer, at)
+    if added_value is not None:
         at = _past_dropout(next(iter(at.users)))
     user = next(iter(at.users)) if len(at.users) == 1 else None
-    return OutputContext(layer.node, norm, other, at, *clipped_bounds(user))
+    return OutputContext(layer.node, norm, added_value, at, *clipped_bounds(user))
 
 
 def clipped_bounds(user: Node | None) -> Bounds:
@@ -168,10 +170,10 @@ def _added_value(network: Network, layer: LinearLayer, at: Node) -> Node | None:
     if len(at.users) != 1:
         return None
     (user,) = at.users
-    other: Any = next((operand for operand in user.args if operand is not at), None)
-    if rule_of(user).sums != "add" or user.kwargs.get("alpha", 1) != 1 or not isinstance(other, Node):
+    other_operand: Any = next((operand for operand in user.args if operand is not at), None)
+    if rule_of(user).sums != "add" or user.kwargs.get("alpha", 1) != 1 or not isinstance(other_operand, Node):
         return None
     position = network.program.position
-    same_shape = getattr(other.meta.get("val"), "shape", None) == layer.node.meta["val"].shape
-    is_before = other.op == "call_function" and position[other] < position[layer.node]
-    return other if same_shape and is_before else None
+    same_shape = getattr(other_operand.meta.get("val"), "shape", None) == layer.node.meta["val"].shape
+    is_before = other_operand.op == "call_function" and position[other_operand] < position[layer.node]
+    return other_operand if same_shape and is_before else None

@@ -64,13 +64,13 @@ def training_steps(
 def trainable_parameters(model: nn.Module) -> Iterator[list[nn.Parameter]]:
     """Let all floating-point parameters require gradients; restore their flags and gradients on leaving."""
     parameters = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
-    asked = [(parameter.requires_grad, parameter.grad) for parameter in parameters]
+    old_states = [(parameter.requires_grad, parameter.grad) for parameter in parameters]
     try:
         for parameter in parameters:
             parameter.requires_grad_(True)
             parameter.grad = None
         yield parameters
     finally:
-        for parameter, (was_asked, gradient) in zip(parameters, asked, strict=True):
-            parameter.requires_grad_(was_asked)
+        for parameter, (requires_grad, gradient) in zip(parameters, old_states, strict=True):
+            parameter.requires_grad_(requires_grad)
             parameter.grad = gradient

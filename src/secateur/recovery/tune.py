@@ -59,7 +59,7 @@ def _best_of(trainings: Sequence["TuneTraining"]) -> TrainingSchedule:
     try:
         for training in trainings:
             training.on_trial()
-            best = min(best, training, key=lambda tried: tried.distance)
+            best = min(best, training, key=lambda candidate: candidate.distance)
     finally:
         best.load()
     return best.schedule

@@ -40,12 +40,12 @@ def _scores_next_tokens(model: nn.Module, batch: Batch) -> bool:
     tokens = tokens_of(batch)
     if tokens.is_floating_point() or tokens.dim() != MATRIX_DIMS:
         return False
-    changed = torch.cat([tokens[:, :-1], tokens[:, :1]], 1)
+    changed_tokens = torch.cat([tokens[:, :-1], tokens[:, :1]], 1)
 
-    def with_last_token_changed(tensor: Tensor) -> Tensor:
-        return changed if tensor is tokens else tensor
+    def change_last_token(tensor: Tensor) -> Tensor:
+        return changed_tokens if tensor is tokens else tensor
 
-    batches = (batch, batch.map(with_last_token_changed))
-    scores, of_changed = (main_output(run_module(model, inputs)) for inputs in batches)
+    batches = (batch, batch.map(change_last_token))
+    scores, changed_scores = (main_output(run_module(model, inputs)) for inputs in batches)
     are_words = scores.dim() == SEQUENCE_DIMS and scores.shape[-1] > int(tokens.max())
-    return are_words and torch.allclose(scores[:, :-1], of_changed[:, :-1], rtol=1e-3, atol=1e-4)
+    return are_words and torch.allclose(scores[:, :-1], changed_scores[:, :-1], rtol=1e-3, atol=1e-4)

@@ -67,6 +67,6 @@ def round_values(low: float, high: float, count: int = 4) -> list[float]:
     rough = span / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in STEPS if factor * power >= rough * (1 - 1e-9))
-    first = math.floor(low / step + 1e-9)
-    last = max(math.ceil((low + span) / step - 1e-9), first + 1)
-    return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
+    first_step = math.floor(low / step + 1e-9)
+    last_step = max(math.ceil((low + span) / step - 1e-9), first_step + 1)
+    return [float(f"{index * step:.12g}") for index in range(first_step, last_step + 1)]

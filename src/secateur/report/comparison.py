@@ -134,14 +134,16 @@ class Comparison:
     def rows(self, repair: str) -> list[list[str]]:
         """Return a row for each criterion: seconds, and the metrics at each budget; * marks the least loss."""
         trials = [trial for trial in self.trials if trial.repair == repair]
-        least = {
+        least_losses = {
             budget: min(_or_inf(trial.metrics.cost) for trial in trials if trial.budget == budget)
             for budget in self.budgets
         }
         rows = [["criterion", "seconds", *self.budgets]]
         for by in self.ranking(repair):
             trials_by = [trial for trial in trials if trial.by == by]
-            cells = (f"{'*' * (trial.metrics.cost <= least[trial.budget])}{trial.metrics}" for trial in trials_by)
+            cells = (
+                f"{'*' * (trial.metrics.cost <= least_losses[trial.budget])}{trial.metrics}" for trial in trials_by
+            )
             rows.append([by, f"{trials_by[0].seconds:.1f}", *cells])
         return rows
 

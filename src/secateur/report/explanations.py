@@ -42,5 +42,5 @@ def criterion_explanation(by: str) -> str:
         >>> criterion_explanation("l1")
         'Sum of the absolute incoming weights.'
     """
-    registered, name = criteria(), by.partition("(")[0]
-    return registered[name].summary if name in registered else ""
+    known_criteria, name = criteria(), by.partition("(")[0]
+    return known_criteria[name].summary if name in known_criteria else ""

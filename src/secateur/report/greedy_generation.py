@@ -67,8 +67,8 @@ def _with_cache(model: Any, prompt: Tensor, count: int) -> Generation:
         ends.append(time.perf_counter())
     layers = [layer for value in cache.values() for layer in getattr(value, "layers", ())]
     values = [tensor for layer in layers for tensor in (layer.keys, layer.values) if isinstance(tensor, Tensor)]
-    cached = sum(tensor.numel() * tensor.element_size() / tensor.shape[-2] for tensor in values)
-    return Generation(tokens, prompt.shape[1], ends[0] - start, _durations(ends), cached)
+    cache_bytes = sum(tensor.numel() * tensor.element_size() / tensor.shape[-2] for tensor in values)
+    return Generation(tokens, prompt.shape[1], ends[0] - start, _durations(ends), cache_bytes)
 
 
 def _without_cache(model: nn.Module, prompt: Tensor, count: int) -> Generation:

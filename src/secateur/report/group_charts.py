@@ -77,12 +77,12 @@ def bars_by_kind(groups: Mapping[str, tuple[int, int]], kinds: Mapping[str, str]
 
 
 def _bars(groups: Mapping[str, tuple[int, int]]) -> tuple[tuple[GroupBar, ...], int]:
-    most = max(size for size, _ in groups.values())
+    largest_size = max(size for size, _ in groups.values())
     bars = tuple(
-        GroupBar(name, size, kept, round(100 * size / most, 2), round(100 * kept / most, 2))
+        GroupBar(name, size, kept, round(100 * size / largest_size, 2), round(100 * kept / largest_size, 2))
         for name, (size, kept) in groups.items()
     )
-    return bars, most
+    return bars, largest_size
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,11 @@ def score_charts(scores: Scores, groups: Mapping[str, tuple[int, int]], kept: Ma
         groups: the numbers of units before and after, by group.
         kept: the indices of kept units; for other groups those with the highest scores.
     """
-    scored = [name for name, (size, _) in groups.items() if name in scores and _is_drawable(scores[name], size)]
-    columns = max(FEWEST_COLUMNS, min(MOST_COLUMNS, COLUMNS_OF_PAGE // max(len(scored), 1)))
-    return [_score_chart(name, scores[name], *groups[name], kept.get(name), columns) for name in scored[:MOST_CHARTS]]
+    scored_names = [name for name, (size, _) in groups.items() if name in scores and _is_drawable(scores[name], size)]
+    columns = max(FEWEST_COLUMNS, min(MOST_COLUMNS, COLUMNS_OF_PAGE // max(len(scored_names), 1)))
+    return [
+        _score_chart(name, scores[name], *groups[name], kept.get(name), columns) for name in scored_names[:MOST_CHARTS]
+    ]
 
 
 def _is_drawable(scores: GroupScores, size: int) -> bool:
@@ -145,21 +147,21 @@ def _score_chart(
     is_kept = torch.zeros(size, dtype=torch.bool)
     is_kept[order[size - kept_count :] if kept is None else kept.cpu()] = True
     per_column = -(-size // columns)
-    removed, remaining = (
+    removed_scores, remaining_scores = (
         _column_means(values[units], errors[units], per_column)
         for units in (order[~is_kept[order]], order[is_kept[order]])
     )
-    low, high = _value_range([*removed, *remaining])
+    low, high = _value_range([*removed_scores, *remaining_scores])
     scale = Scale(low, high if high > low else low + 1, BOTTOM, TOP)
-    width = (WIDTH - LEFT) / (len(removed) + len(remaining))
+    width = (WIDTH - LEFT) / (len(removed_scores) + len(remaining_scores))
     return ScoreChart(
         name=name,
         size=size,
         kept=kept_count,
-        removed_path=_columns_path(removed, scale, LEFT, width),
-        kept_path=_columns_path(remaining, scale, LEFT + width * len(removed), width),
-        error_path=_errors_path([*removed, *remaining], scale, width) if bool(errors.any()) else "",
-        boundary=round(LEFT + width * len(removed), 1),
+        removed_path=_columns_path(removed_scores, scale, LEFT, width),
+        kept_path=_columns_path(remaining_scores, scale, LEFT + width * len(removed_scores), width),
+        error_path=_errors_path([*removed_scores, *remaining_scores], scale, width) if bool(errors.any()) else "",
+        boundary=round(LEFT + width * len(removed_scores), 1),
         zero=scale.position(0.0),
         lowest=f"{low:.2g}",
         highest=f"{high:.2g}",

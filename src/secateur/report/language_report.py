@@ -139,8 +139,8 @@ def language_report(
         _measured_figures(network, perplexity, [run[number] for run in runs], decode)
         for number, (network, perplexity) in enumerate(zip((model, small), perplexities, strict=True))
     )
-    shown = prompt[0, : runs[0][0].prompt_length].tolist()
-    return LanguageReport(dense, cut, "" if decode is None else decode(shown))
+    prompt_tokens = prompt[0, : runs[0][0].prompt_length].tolist()
+    return LanguageReport(dense, cut, "" if decode is None else decode(prompt_tokens))
 
 
 def _perplexity(model: nn.Module, batches: Sequence[Batch]) -> float:

@@ -147,11 +147,11 @@ def _finite_width(point: CurvePoint) -> float:
 
 
 def _placed_points(curve: Curve, shift: float, x_scale: Scale, y_scale: Scale) -> tuple[PlacedPoint, ...]:
-    placed = []
+    placed_points = []
     for point in curve.points:
         if math.isfinite(point.y):
             x, width = round(x_scale.position(point.x) + shift, 1), _finite_width(point)
             low = y_scale.position(point.y - width) if width else None
             high = y_scale.position(point.y + width) if width else None
-            placed.append(PlacedPoint(x, y_scale.position(point.y), low, high, point.text))
-    return tuple(placed)
+            placed_points.append(PlacedPoint(x, y_scale.position(point.y), low, high, point.text))
+    return tuple(placed_points)

@@ -69,13 +69,13 @@ def measure_networks(
     program = plan.network.program
     words_of = word_reader(dense, program, examples.measured)
     evaluations = evaluate(dense, small, examples.measured, loss, metric, program.writes, words_of)
-    timed, faults, generation = broadcast_if_shared(
+    all_times, faults, generation = broadcast_if_shared(
         partial(_all_times, dense, small, plan, examples.timed, runtime, context_length, is_late),
         "times of both networks",
     )
     metrics = [
         evaluation.metrics(cost, latency_of(examples.timed.size or 1, seconds))
-        for evaluation, cost, seconds in zip(evaluations, (plan.dense, plan.cost), timed.seconds, strict=True)
+        for evaluation, cost, seconds in zip(evaluations, (plan.dense, plan.cost), all_times.seconds, strict=True)
     ]
     speedup = metrics[0].latency.median / metrics[1].latency.median
     return Report(
@@ -90,19 +90,12 @@ def measure_networks(
         scores=scores,
         kept=plan.kept,
         settings={
-            "by": scores.by,
-            "note": scores.note,
-            "seed": scores.seed,
-            "threads": torch.get_num_threads(),
-            "drop": None if plan.change is None else asdict(plan.change),
-            "repairs": [asdict(step) for step in steps],
-            "effective": None if plan.effective is None else _effective_setting(plan.effective),
-            "inputs": example_text(plan.network),
-            "runtime": timed.runtime,
+            **_settings_of_run(plan, scores, steps),
+            "runtime": all_times.runtime,
             "generation": generation,
-            "layers": [asdict(layer) for layer in timed.layers],
-            "speed": speed_note(dense, plan, timed.layers, speedup, faults),
-            "notes": [*examples.notes, *plan.notes, *timed.notes],
+            "layers": [asdict(layer) for layer in all_times.layers],
+            "speed": speed_note(dense, plan, all_times.layers, speedup, faults),
+            "notes": [*examples.notes, *plan.notes, *all_times.notes],
             "warnings": list(warning_lines()),
             "metric": "" if metric is None else metric_name(metric),
             "left_out": [] if time is None else list(time.left_out),
@@ -124,9 +117,23 @@ def _all_times(
 ) -> tuple["TimedNetworks", int, dict[str, Any] | None]:
     """Return the times of two networks, the page faults of the smaller one, and their times of text generation."""
     writes = plan.network.program.writes
-    timed = _timed_in_runtime(dense, small, batch, runtime, writes, is_late)
-    faults = _page_faults(small, batch, writes) if timed.runtime == EAGER else 0
-    return timed, faults, generation_setting(dense, small, plan, batch, context_length)
+    times = _timed_in_runtime(dense, small, batch, runtime, writes, is_late)
+    faults = _page_faults(small, batch, writes) if times.runtime == EAGER else 0
+    return times, faults, generation_setting(dense, small, plan, batch, context_length)
+
+
+def _settings_of_run(plan: Plan, scores: Scores, steps: Sequence[RepairStep]) -> dict[str, Any]:
+    """Return the settings of a report that the scores, the plan and the repairs say."""
+    return {
+        "by": scores.by,
+        "note": scores.note,
+        "seed": scores.seed,
+        "threads": torch.get_num_threads(),
+        "drop": None if plan.change is None else asdict(plan.change),
+        "repairs": [asdict(step) for step in steps],
+        "effective": None if plan.effective is None else _effective_setting(plan.effective),
+        "inputs": example_text(plan.network),
+    }
 
 
 def _effective_setting(effective: EffectiveMacs) -> dict[str, int]:
@@ -177,10 +184,10 @@ def _times_in_torch(dense: nn.Module, small: nn.Module, batch: Batch, writes: bo
 
 def _times_in_onnxruntime(dense: nn.Module, small: nn.Module, batch: Batch, writes: bool, is_late: bool) -> Times:
     with isolated_evaluation(dense, writes), isolated_evaluation(small, writes):
-        exported = [export_onnx(model, batch) for model in (dense, small)]
-    times = interleaved_times([session_call(model) for model in exported], FEWEST_ROUNDS if is_late else ROUNDS)
+        onnx_models = [export_onnx(model, batch) for model in (dense, small)]
+    times = interleaved_times([session_call(model) for model in onnx_models], FEWEST_ROUNDS if is_late else ROUNDS)
     modules = [name for name, _ in dense.named_modules()]
-    return times, () if is_late else onnx_layer_times(exported[0], exported[1], modules)
+    return times, () if is_late else onnx_layer_times(onnx_models[0], onnx_models[1], modules)
 
 
 TIMERS: Mapping[str, Callable[[nn.Module, nn.Module, Batch, bool, bool], Times]] = {

@@ -109,12 +109,12 @@ def _row(index: int) -> float:
 
 def _layers(network: Network) -> list[str]:
     """Return the modules with parameters or buffers in groups, in order of execution."""
-    owned = {_path_of_tensor(member.tensor) for member in network.members}
+    tensor_paths = {_path_of_tensor(member.tensor) for member in network.members}
     order = [
-        _path_of_tensor(name) for node in network.program.nodes for used in node.all_input_nodes
-        if (name := network.program.state_names.get(used))
+        _path_of_tensor(name) for node in network.program.nodes for source in node.all_input_nodes
+        if (name := network.program.state_names.get(source))
     ]  # fmt: skip
-    return [layer for layer in dict.fromkeys([*order, *sorted(owned)]) if layer in owned]
+    return [layer for layer in dict.fromkeys([*order, *sorted(tensor_paths)]) if layer in tensor_paths]
 
 
 def _path_of_tensor(tensor: str) -> str:

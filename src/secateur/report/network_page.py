@@ -48,6 +48,9 @@ def _network_cost_rows(network: Network) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for group in network.groups:
         params, macs = share(network, group)
-        fractions = [f"{removed / max(whole, 1):.1%}" for removed, whole in ((params, cost.params), (macs, cost.macs))]
+        fractions = [
+            f"{removed / max(dense_total, 1):.1%}"
+            for removed, dense_total in ((params, cost.params), (macs, cost.macs))
+        ]
         rows.append((group.name, group.kind, f"{group.size:,}", f"{params:,}", fractions[0], f"{macs:,}", fractions[1]))
     return rows

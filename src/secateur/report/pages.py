@@ -67,6 +67,6 @@ def short_count(count: float) -> str:
         >>> short_count(950), short_count(1234567), short_count(4.2e9)
         ('950', '1.23 M', '4.2 G')
     """
-    rounded = float(f"{count:.3g}")
-    power = min(int(math.log10(max(rounded, 1)) // 3), 4)
-    return f"{rounded / 1000**power:.4g} {' kMGT'[power]}".strip()
+    rounded_count = float(f"{count:.3g}")
+    power = min(int(math.log10(max(rounded_count, 1)) // 3), 4)
+    return f"{rounded_count / 1000**power:.4g} {' kMGT'[power]}".strip()

@@ -25,7 +25,7 @@ def report_page(report: Figures, scores: Scores | None, kept: Mapping[str, Tenso
     """
     rows = report_rows(report)
     charts = [] if scores is None else score_charts(scores, report.groups, kept)
-    scored = sum(scores is not None and name in scores for name in report.groups)  # blocks may have none
+    scored_count = sum(scores is not None and name in scores for name in report.groups)  # blocks may have none
     return render_page(
         "report.html",
         report=report,
@@ -42,7 +42,7 @@ def report_page(report: Figures, scores: Scores | None, kept: Mapping[str, Tenso
         kinds=bars_by_kind(report.groups, report.kinds),
         charts=charts,
         unfolded=UNFOLDED,
-        hidden=scored - len(charts),
+        hidden=scored_count - len(charts),
         criterion=criterion_explanation(report.settings["by"]) if report.sparsity is None else "",
         layer_head=LAYER_COLUMNS,
         layers=[] if report.sparsity is None else layer_rows(report.sparsity),

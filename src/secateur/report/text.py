@@ -159,11 +159,11 @@ def _bound_lines(drop: Mapping[str, Any] | None) -> list[str]:
 def time_rows(report: Figures) -> list[tuple[str, str, str, str]]:
     """Return a row of milliseconds for each of the slowest modules, and one for all others together."""
     layers = report.settings.get("layers") or []
-    ranked = sorted((layer for layer in layers if layer["name"]), key=lambda layer: -float(layer["dense"]))
-    shown, others = ranked[:MAX_LAYERS], ranked[MAX_LAYERS:]
+    sorted_layers = sorted((layer for layer in layers if layer["name"]), key=lambda layer: -float(layer["dense"]))
+    shown_layers, other_layers = sorted_layers[:MAX_LAYERS], sorted_layers[MAX_LAYERS:]
     outside = [layer for layer in layers if not layer["name"]]
-    entries = [(layer["name"], [layer]) for layer in shown]
-    entries += [(f"{len(others)} other modules", others)] if others else []
+    entries = [(layer["name"], [layer]) for layer in shown_layers]
+    entries += [(f"{len(other_layers)} other modules", other_layers)] if other_layers else []
     entries += [("outside of modules", outside)] if outside else []
     rows = []
     for name, times in entries:

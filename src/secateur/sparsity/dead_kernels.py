@@ -63,9 +63,9 @@ def remove_dead_kernels(network: Network, graph: ChannelGraph, kept: Kernels, va
     _remove_constant_channels(network, graph, kept, variance)
     zero_kernels(network, graph, kept)
     kept = _fold_constants(network, graph, kept, _live_channels(graph, kept))
-    used = used_channels(graph, kept)
+    is_used = used_channels(graph, kept)
     return {
-        layer_of(block).weight: kept[layer_of(block).weight] & used[block.span][:, None] for block in graph.layers
+        layer_of(block).weight: kept[layer_of(block).weight] & is_used[block.span][:, None] for block in graph.layers
     }  # fmt: skip
 
 
@@ -91,8 +91,8 @@ def plan_of(network: Network, graph: ChannelGraph, kept: Kernels) -> Plan:
         layer = layer_of(block)
         weights.add(layer.weight)
         is_alive[layer.outputs[kept[layer.weight].any(1)]] = True
-        read = block.over_entries(kept[layer.weight]).any(1).reshape(-1, layer.kernel).any(1)  # (inputs,)
-        is_alive[layer.inputs[read]] = True
+        is_input_used = block.over_entries(kept[layer.weight]).any(1).reshape(-1, layer.kernel).any(1)  # (inputs,)
+        is_alive[layer.inputs[is_input_used]] = True
     kept_units = {group.name: _kept_units(network, group, is_alive, weights) for group in network.groups}
     share = sum(len(units) for units in kept_units.values()) / max(network.units, 1)
     return Plan(network, kept_units, {}, network.cost(kept_units), network.cost(), {"units": share})
@@ -100,13 +100,13 @@ def plan_of(network: Network, graph: ChannelGraph, kept: Kernels) -> Plan:
 
 def used_channels(graph: ChannelGraph, kept: Kernels) -> Tensor:
     """Return the channels on which the output depends by the kept kernels (channels,)."""
-    used = torch.zeros(graph.size, dtype=torch.bool)
-    used[list(graph.needed)] = True
+    is_used = torch.zeros(graph.size, dtype=torch.bool)
+    is_used[list(graph.needed)] = True
     for block in reversed(graph.blocks):
-        reads = used[block.span][:, None].expand(block.sources.shape)
+        reads = is_used[block.span][:, None].expand(block.sources.shape)
         reads = reads & kept[block.layer.weight] if block.layer is not None else reads
-        used[block.sources[reads]] = True
-    return used
+        is_used[block.sources[reads]] = True
+    return is_used
 
 
 def layer_of(block: ChannelBlock) -> LinearLayer:

@@ -51,7 +51,7 @@ def load_fast(model: nn.Module, folder: str | Path) -> nn.Module:
         True
     """
     folder = Path(folder)
-    prepared = prepare_load(model, folder)
+    prepared_load = prepare_load(model, folder)
     with reading(folder) as path_of:
         record = read_record(path_of(KERNELS_FILE), (SavedKernels,))
         check_companion(folder, path_of, KERNELS_FILE)
@@ -60,19 +60,19 @@ def load_fast(model: nn.Module, folder: str | Path) -> nn.Module:
             check_companion(folder, path_of, PIVOT)
     try:
         if pivot is not None:
-            check_pivot(pivot, prepared.tensors)
-        modules = _modules_of(prepared.rebuilt, record.kernels)
+            check_pivot(pivot, prepared_load.tensors)
+        modules = _modules_of(prepared_load.rebuilt, record.kernels)
         makers = {name: _maker(name, kernel, modules[name], record, pivot) for name, kernel in record.kernels.items()}
     except StorageError as failure:
         raise StorageError(
             f"{folder / KERNELS_FILE} does not belong to this {type(model).__name__}: {failure}"
         ) from failure
-    loaded = prepared.commit()
+    rebuilt_model = prepared_load.commit()
     for name, make in makers.items():
         if make is not None:
             path = name.rpartition(".")[0]
-            replace_module(loaded, path, _make_kernel(make, loaded.get_submodule(path)))
-    return loaded.eval()
+            replace_module(rebuilt_model, path, _make_kernel(make, rebuilt_model.get_submodule(path)))
+    return rebuilt_model.eval()
 
 
 def _modules_of(model: nn.Module, kernels: Mapping[str, str]) -> dict[str, nn.Module]:
@@ -101,27 +101,27 @@ def _maker(
     """
     if kernel == DENSE:
         return None
-    known: dict[str, MakeKernel] = {GATHERED: GatheredConv2d} if type(module) is nn.Conv2d else {}
+    makers_by_kernel: dict[str, MakeKernel] = {GATHERED: GatheredConv2d} if type(module) is nn.Conv2d else {}
     if pivot is not None and name in pivot.layers:
         layer = pivot.layers[name]
         gather: Tensor | None = None if layer.gather is None else torch.tensor(layer.gather)
-        known |= packed_kernels(module, torch.tensor(layer.blocks, dtype=torch.bool), pivot.shape, gather)
+        makers_by_kernel |= packed_kernels(module, torch.tensor(layer.blocks, dtype=torch.bool), pivot.shape, gather)
     if name in record.blocks:
-        known |= unified_kernels(nn.ModuleDict({"layer": module}), {"layer.weight": record.blocks[name]})[
+        makers_by_kernel |= unified_kernels(nn.ModuleDict({"layer": module}), {"layer.weight": record.blocks[name]})[
             "layer.weight"
         ]
-    if kernel not in known:
-        raise StorageError(f"{name} can have no kernel {kernel!r}; known are {', '.join(known) or 'none'}")
-    return lambda dense: _or_without_numba(known, kernel, dense)
+    if kernel not in makers_by_kernel:
+        raise StorageError(f"{name} can have no kernel {kernel!r}; known are {', '.join(makers_by_kernel) or 'none'}")
+    return lambda dense: _or_without_numba(makers_by_kernel, kernel, dense)
 
 
-def _or_without_numba(known: Mapping[str, MakeKernel], kernel: str, dense: nn.Module) -> nn.Module:
+def _or_without_numba(makers_by_kernel: Mapping[str, MakeKernel], kernel: str, dense: nn.Module) -> nn.Module:
     try:
-        return known[kernel](dense)
+        return makers_by_kernel[kernel](dense)
     except NotImplementedError:
-        if WITHOUT_NUMBA not in known:
+        if WITHOUT_NUMBA not in makers_by_kernel:
             raise
-        return known[WITHOUT_NUMBA](dense)
+        return makers_by_kernel[WITHOUT_NUMBA](dense)
 
 
 def _make_kernel(make: Maker, dense: nn.Module) -> nn.Module:

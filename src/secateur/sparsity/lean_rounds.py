@@ -56,12 +56,12 @@ class LeanRounds:
         Raises:
             SurgeryError: No kernels may be pruned, or the output would no longer depend on the input.
         """
-        varied = output_varies(self.network)
+        does_vary = output_varies(self.network)
         breaks, rounds = self._dense_graph.breaks, list[Round]()
         for fraction in track(fractions, "rounds"):
             graph = graph_of(self.network)
             kept, this_round = self._prune(graph, fraction)
-            if varied and not output_varies(self.network):
+            if does_vary and not output_varies(self.network):
                 raise SurgeryError(self._constant_output_message(fraction, rounds, len(fractions)))
             if fit is not None:
                 entries = {layer_of(block).weight: kept_entries(self.network, block, kept) for block in graph.layers}
@@ -79,8 +79,8 @@ class LeanRounds:
     def _prune(self, graph: ChannelGraph, fraction: float) -> tuple[Kernels, Round]:
         """Zero all kernels but a fraction, and those that are useless without them."""
         quota = max(1, round(fraction * self._kernel_count))
-        chosen, counts = SELECT[self.by](graph, self._prunable, quota)
-        kept = remove_dead_kernels(self.network, graph, chosen, self.variance)
+        removed_kernels, counts = SELECT[self.by](graph, self._prunable, quota)
+        kept = remove_dead_kernels(self.network, graph, removed_kernels, self.variance)
         zero_kernels(self.network, graph, kept)
         return kept, Round(fraction, *counts, sum(int(kept[name].sum()) for name in self._prunable))
 
@@ -103,8 +103,8 @@ class LeanRounds:
             outputs = [b for b in graph.layers if graph.needed & set(range(*b.span.indices(graph.size)))]
             prunable = frozenset(layers) - {layer_of(block).weight for block in outputs}
         else:
-            skipped = match_layers(self.skip, layers.values(), "layer", self.network.modules, self.network.title)
-            prunable = frozenset(weight for weight, name in layers.items() if name not in skipped)
+            skipped_names = match_layers(self.skip, layers.values(), "layer", self.network.modules, self.network.title)
+            prunable = frozenset(weight for weight, name in layers.items() if name not in skipped_names)
         if not prunable:
             names = ", ".join(layers.values()) or "none"
             raise SurgeryError(
@@ -120,10 +120,10 @@ class LeanRounds:
         return sum(int(block.edges.sum()) for block in layers if layer_of(block).weight in self._prunable)
 
     def _constant_output_message(self, fraction: float, rounds: Sequence[Round], count: int) -> str:
-        others = "" if self.by == "lean" else "choose by='lean', or "
+        other_advice = "" if self.by == "lean" else "choose by='lean', or "
         possible = f" (keep={rounds[-1].asked:.3g} was possible)" if rounds else ""
         return (
             f"by={self.by!r} leaves {fraction:.1%} of the kernels of {self.network.title} in round {len(rounds) + 1} "
             f"of {count}, and no way from its input to its output: it would give the same for every input; "
-            f"{others}keep more{possible}"
+            f"{other_advice}keep more{possible}"
         )

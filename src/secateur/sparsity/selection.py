@@ -41,10 +41,10 @@ def by_chains(graph: ChannelGraph, prunable: frozenset[str], quota: int) -> tupl
             break
     missing = max(quota - count, 0)
     if missing:
-        others = {
+        other_values = {
             name: values.masked_fill(kept[name], -torch.inf) for name, values in _kernel_values(graph, prunable).items()
         }
-        kept = {name: kept[name] | more for name, more in _largest(others, missing).items()}
+        kept = {name: kept[name] | mask for name, mask in _largest(other_values, missing).items()}
     return kept, (chains.taken, missing)
 
 
@@ -67,10 +67,10 @@ def _kernel_values(graph: ChannelGraph, prunable: frozenset[str]) -> Kernels:
 def _largest(values: Kernels, count: int) -> Kernels:
     """Return the largest of all values that are not -inf, so many; of equals the first."""
     flat = torch.cat([norms.flatten() for norms in values.values()])
-    chosen = torch.zeros_like(flat, dtype=torch.bool)
+    is_chosen = torch.zeros_like(flat, dtype=torch.bool)
     order = flat.argsort(descending=True, stable=True)[:count]
-    chosen[order] = torch.isfinite(flat[order])
-    masks = chosen.split([norms.numel() for norms in values.values()])
+    is_chosen[order] = torch.isfinite(flat[order])
+    masks = is_chosen.split([norms.numel() for norms in values.values()])
     return {name: mask.view_as(norms) for (name, norms), mask in zip(values.items(), masks, strict=True)}
 
 

@@ -33,17 +33,17 @@ def apply_recipe(model: nn.Module, recipe: Recipe, room: TensorRoom | None = Non
         path, _, attribute = name.rpartition(".")
         tensor: Tensor = getattr(modules[path], attribute)
         gradient = tensor.grad
-        sliced = slice_tensor(tensor.data, axes)
-        tensor.data = sliced if room is None else room.fit(sliced)
+        sliced_tensor = slice_tensor(tensor.data, axes)
+        tensor.data = sliced_tensor if room is None else room.fit(sliced_tensor)
         if gradient is not None:
             tensor.grad = slice_tensor(gradient, axes)
     for path in recipe.dropins:
         replace_class(model.get_submodule(path))
     for path, program in recipe.module_programs.items():
         run_as_program(model.get_submodule(path), program)
-    for path, changed in recipe.attributes.items():
+    for path, attributes in recipe.attributes.items():
         module = model.get_submodule(path)
-        for attribute, value in changed.items():
+        for attribute, value in attributes.items():
             setattr(module, attribute, list(value) if isinstance(getattr(module, attribute, None), list) else value)
     apply_literals(model, recipe.literals)
     for name, length in recipe.biases.items():
@@ -109,8 +109,8 @@ def _sliced_at_once(tensor: Tensor, outputs: Tensor, inputs: Tensor) -> Tensor:
     """Slice a contiguous tensor along outputs and inputs, copying runs of consecutive inputs."""
     length = _run_length(inputs, tensor.shape[1])
     runs = tensor.unflatten(1, (-1, length))
-    chosen: Tensor = runs[outputs[:, None], inputs[::length] // length]
-    return chosen.flatten(1, 2).contiguous()
+    chosen_runs: Tensor = runs[outputs[:, None], inputs[::length] // length]
+    return chosen_runs.flatten(1, 2).contiguous()
 
 
 def _run_length(positions: Tensor, length: int) -> int:

@@ -27,21 +27,21 @@ def check_attributes(modules: Mapping[str, nn.Module], recipe: Recipe, tensors: 
     check_stored(recipe.attributes.keys() <= modules.keys(), "attributes are changed of a module that is not there")
     by_tensors = resized_attributes(modules, recipe.slices)
     counts = _changed_lengths(recipe, tensors)
-    for path, changed in recipe.attributes.items():
-        for name, value in changed.items():
+    for path, changed_attributes in recipe.attributes.items():
+        for name, value in changed_attributes.items():
             old = getattr(modules[path], name, None)
             by_tensor = name in by_tensors.get(path, {}) and are_equal_literals(by_tensors[path][name], value)
             fits = not name.startswith("__") and (by_tensor or _is_cut(modules[path], name, old, value, counts))
             check_stored(fits, f"no cut makes {path}.{name} {value!r}, where it is {old!r}")
-    for path, changed in by_tensors.items():
-        for name, value in changed.items():
-            recorded = recipe.attributes.get(path, {}).get(name, getattr(modules[path], name, None))
+    for path, changed_attributes in by_tensors.items():
+        for name, value in changed_attributes.items():
+            recorded_value = recipe.attributes.get(path, {}).get(name, getattr(modules[path], name, None))
             check_stored(
-                are_equal_literals(recorded, value),
-                f"{path}.{name} would be {recorded!r}, where its tensors make it {value!r}",
+                are_equal_literals(recorded_value, value),
+                f"{path}.{name} would be {recorded_value!r}, where its tensors make it {value!r}",
             )
-    expected = tuple(path for path in recipe.attributes if type(modules[path]) in REPLACEMENTS)
-    check_stored(recipe.dropins == expected, f"no cut replaces {', '.join(recipe.dropins) or 'no module'} here")
+    replaced_paths = tuple(path for path in recipe.attributes if type(modules[path]) in REPLACEMENTS)
+    check_stored(recipe.dropins == replaced_paths, f"no cut replaces {', '.join(recipe.dropins) or 'no module'} here")
 
 
 def _names(attributes: Mapping[str, Mapping[str, Any]]) -> set[tuple[str, str]]:

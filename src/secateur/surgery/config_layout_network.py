@@ -46,11 +46,11 @@ def with_shorter_lists(model: nn.Module, network: Network) -> Network:
 
 def _can_shorten(trials: TrialCutter, network: Network, group: Group, layers: LayerList) -> bool:
     """Return True if a list of layers can get shorter by its first block that can be left out."""
-    inside = [index for index, path in enumerate(group.block_paths) if path.rpartition(".")[0] == layers.path]
-    if not inside:
+    indices = [index for index, path in enumerate(group.block_paths) if path.rpartition(".")[0] == layers.path]
+    if not indices:
         return False
     shorter = replace(network, layout=ConfigLayout(layers=(layers,)))
-    kept = torch.tensor([index for index in range(group.size) if index != inside[0]], dtype=torch.long)
+    kept = torch.tensor([index for index in range(group.size) if index != indices[0]], dtype=torch.long)
     return trials.run(shorter, {group.name: kept}, {}) is None
 
 
@@ -89,20 +89,20 @@ def _with_layout(model: nn.Module, network: Network) -> Network:
             "from_pretrained, or leave layout= out"
         )
     layout = search.layout()
-    restricted = _restrict(network, layout)
-    if not restricted.groups:
+    restricted_network = _restrict(network, layout)
+    if not restricted_network.groups:
         raise OptionError(
             f"layout='config' can't be kept: {title} has no number that says fewer of the units that can be removed "
             f"({', '.join(sorted({group.kind for group in network.groups}))}); ask for other kinds=, or leave layout= "
             "out and save by `save`"
         )
-    difference = search.difference(layout, kept_on_trial(restricted, layout))
+    difference = search.difference(layout, kept_on_trial(restricted_network, layout))
     if isinstance(difference, str):
         raise OptionError(
             f"layout='config' can't be kept: a model of the cut configuration is another network than the cut model: "
             f"{difference}; leave layout= out and save by `save`"
         )
-    return without_new_biases(restricted)
+    return without_new_biases(restricted_network)
 
 
 def _restrict(network: Network, layout: ConfigLayout) -> Network:
@@ -111,9 +111,13 @@ def _restrict(network: Network, layout: ConfigLayout) -> Network:
     groups_of_blocks = [group for group in network.groups if group.block_paths]
     removable = {path for group in groups_of_blocks for path in group.block_paths if path in paths}
     blocks = [block for block in find_blocks(network.program) if block.path in removable]
-    tied = {name for tie in layout.ties for name in tie.groups}
-    alone = without_blocks(network)
-    others = [group.name for group in alone.groups if group.name not in tied and not group.block_paths]
-    if not tied:
+    tied_names = {name for tie in layout.ties for name in tie.groups}
+    network_without_blocks = without_blocks(network)
+    other_names = [
+        group.name for group in network_without_blocks.groups if group.name not in tied_names and not group.block_paths
+    ]
+    if not tied_names:
         return replace(of_blocks(network, blocks), layout=layout)
-    return replace(with_blocks(freeze_groups(alone, dict.fromkeys(others, NOT_SAID)), blocks), layout=layout)
+    return replace(
+        with_blocks(freeze_groups(network_without_blocks, dict.fromkeys(other_names, NOT_SAID)), blocks), layout=layout
+    )

@@ -49,11 +49,11 @@ class LayoutSearch:
 
     def layout(self) -> ConfigLayout:
         """Return the groups that are tied by numbers of the configuration, and the lists of layers."""
-        derived = derived_numbers(self._shapes, self.dense)
-        numbers = shape_numbers(self._shapes, self.dense, derived)
-        base = ConfigLayout((), tuple(layer_lists(self._model, self._shapes, self.dense)), derived)
+        derived_values = derived_numbers(self._shapes, self.dense)
+        numbers = shape_numbers(self._shapes, self.dense, derived_values)
+        base = ConfigLayout((), tuple(layer_lists(self._model, self._shapes, self.dense)), derived_values)
         ties = [self._tied(groups, numbers, base) for groups in self._classes(numbers)]
-        return replace(base, ties=self._compatible([tie for tie in ties if tie is not None], derived))
+        return replace(base, ties=self._compatible([tie for tie in ties if tie is not None], derived_values))
 
     @property
     def is_described(self) -> bool:
@@ -68,13 +68,13 @@ class LayoutSearch:
                 continue
             names = {number.name for number in numbers if number.axes & self._axes(group)}
             groups = [group]
-            others = []
+            separate_classes = []
             for other_names, other_groups in classes:
                 if names & other_names:
                     names, groups = names | other_names, [*other_groups, *groups]
                 else:
-                    others.append((other_names, other_groups))
-            classes = [*others, (names, groups)]
+                    separate_classes.append((other_names, other_groups))
+            classes = [*separate_classes, (names, groups)]
         return [groups for names, groups in classes if names]
 
     def _axes(self, group: Group) -> set[tuple[str, int]]:
@@ -89,12 +89,12 @@ class LayoutSearch:
         common = math.gcd(*sizes)
         for steps in list(_divisors(common))[:MOST_SIZES]:
             kept = _without_steps(self.network, (TiedGroups(names, steps, {}),), 1)
-            expected = self._expected(kept)
+            expected_shapes = self._expected(kept)
             nearest: tuple[float, TiedGroups] | None = None
-            for changed in itertools.islice(_field_changes(fields, steps), MOST_CHANGES):
-                smaller = {name: value * (steps - 1) // steps for name, value in changed.items()}
-                if self._shapes.of({**base.derived, **smaller}) == expected:
-                    tie = TiedGroups(names, steps, changed)
+            for changed_fields in itertools.islice(_field_changes(fields, steps), MOST_CHANGES):
+                smaller = {name: value * (steps - 1) // steps for name, value in changed_fields.items()}
+                if self._shapes.of({**base.derived, **smaller}) == expected_shapes:
+                    tie = TiedGroups(names, steps, changed_fields)
                     difference = self.difference(replace(base, ties=(tie,)), kept)
                     if isinstance(difference, float) and (nearest is None or difference < nearest[0]):
                         nearest = difference, tie
@@ -111,12 +111,12 @@ class LayoutSearch:
         for tie in ties:
             for position, other in enumerate(compatible):
                 pairs = itertools.product(_divisors(other.steps), _divisors(tie.steps))
-                ranked = sorted(pairs, key=lambda steps: -steps[0] * steps[1])
-                fitting = (steps for steps in ranked if self._go_together((other, tie), steps, derived))
-                chosen = next(fitting, None)
-                if chosen is None:
+                ranked_steps = sorted(pairs, key=lambda steps: -steps[0] * steps[1])
+                fitting = (steps for steps in ranked_steps if self._go_together((other, tie), steps, derived))
+                chosen_steps = next(fitting, None)
+                if chosen_steps is None:
                     break
-                compatible[position], tie = replace(other, steps=chosen[0]), replace(tie, steps=chosen[1])
+                compatible[position], tie = replace(other, steps=chosen_steps[0]), replace(tie, steps=chosen_steps[1])
             else:
                 compatible.append(tie)
         return tuple(compatible)
@@ -125,12 +125,12 @@ class LayoutSearch:
         self, ties: tuple[TiedGroups, TiedGroups], steps: tuple[int, int], derived: Mapping[str, int]
     ) -> bool:
         """Return True if the configuration takes two ties at all sizes of the one and several of the other."""
-        few, many = sorted(zip(steps, ties, strict=True), key=lambda pair: pair[0])
-        for kept_many in dict.fromkeys((many[0] - 1, many[0] // 2 or 1, 1)):
-            for kept_few in range(1, min(few[0], MOST_CHANGES) + 1):
+        fewer, larger = sorted(zip(steps, ties, strict=True), key=lambda pair: pair[0])
+        for kept_many in dict.fromkeys((larger[0] - 1, larger[0] // 2 or 1, 1)):
+            for kept_few in range(1, min(fewer[0], MOST_CHANGES) + 1):
                 sizes = {
                     name: value * kept // count
-                    for (count, tie), kept in ((few, kept_few), (many, kept_many))
+                    for (count, tie), kept in ((fewer, kept_few), (larger, kept_many))
                     for name, value in tie.fields.items()
                 }
                 if self._shapes.changed_config({**derived, **sizes}) is None:
@@ -145,11 +145,12 @@ class LayoutSearch:
             for member in self.network.members
             if member.axis != WHOLE
         }
-        first = {id(tensor): name for name, tensor in reversed([*self._model.named_parameters(remove_duplicate=False)])}
+        parameters = [*self._model.named_parameters(remove_duplicate=False)]
+        name_of = {id(tensor): name for name, tensor in reversed(parameters)}
         state = self._model.state_dict(keep_vars=True)
         return {
             name: tuple(
-                lengths.get((first.get(id(tensor), name), axis), length) for axis, length in enumerate(tensor.shape)
+                lengths.get((name_of.get(id(tensor), name), axis), length) for axis, length in enumerate(tensor.shape)
             )
             for name, tensor in state.items()
         }
@@ -173,8 +174,8 @@ def _field_changes(fields: Sequence[ShapeNumber], steps: int) -> Iterator[Mappin
     """Yield choices of numbers that follow, the fewest first."""
     divisible = [number for number in fields if number.value % steps == 0]
     for count in range(1, len(divisible) + 1):
-        for chosen in itertools.combinations(divisible, count):
-            yield {number.name: number.value for number in chosen}
+        for fields_to_change in itertools.combinations(divisible, count):
+            yield {number.name: number.value for number in fields_to_change}
 
 
 def _without_steps(network: Network, ties: Sequence[TiedGroups], removed: int) -> dict[str, torch.Tensor]:
@@ -193,6 +194,7 @@ def kept_on_trial(network: Network, layout: ConfigLayout) -> dict[str, torch.Ten
         kept |= _without_steps(network, (tie,), max(tie.steps // 2, 1))
     for group in network.groups:
         if group.block_paths:
-            last = {path.rpartition(".")[0]: index for index, path in enumerate(group.block_paths)}
-            kept[group.name] = torch.tensor([i for i in range(group.size) if i not in last.values()], dtype=torch.long)
+            last_blocks = {path.rpartition(".")[0]: index for index, path in enumerate(group.block_paths)}
+            indices = [index for index in range(group.size) if index not in last_blocks.values()]
+            kept[group.name] = torch.tensor(indices, dtype=torch.long)
     return kept

@@ -37,16 +37,16 @@ def derived_numbers(shapes: ConfiguredShapes, dense: Shapes) -> dict[str, int]:
         shapes: builds models.
         dense: the shapes of the dense model.
     """
-    derived: dict[str, int] = {}
+    derived_values: dict[str, int] = {}
     for name in open_numbers(shapes.config):
-        for tried in TRIED:
-            changed = changed_axes(dense, shapes.of({name: tried}))
-            values = {length * tried / new for length, new in changed.values()} if changed else set()
+        for number in TRIED:
+            axes = changed_axes(dense, shapes.of({name: number}))
+            values = {length * number / new for length, new in axes.values()} if axes else set()
             value = values.pop() if len(values) == 1 else 0.0
             if value and value.is_integer() and shapes.of({name: int(value)}) == dense:
-                derived[name] = int(value)
+                derived_values[name] = int(value)
                 break
-    return derived
+    return derived_values
 
 
 def changed_axes(dense: Shapes, other: Shapes) -> dict[Axis, tuple[int, int]] | None:
@@ -80,9 +80,9 @@ def shape_numbers(shapes: ConfiguredShapes, dense: Shapes, derived: Mapping[str,
 def _axes_of(shapes: ConfiguredShapes, dense: Shapes, numbers: Mapping[str, int], name: str) -> frozenset[Axis]:
     value = numbers[name]
     for smaller in dict.fromkeys((value - 1, value - value // 4, value // 2)):
-        changed = changed_axes(dense, shapes.of({**numbers, name: smaller}))
-        if changed:
-            return frozenset(changed)
+        axes = changed_axes(dense, shapes.of({**numbers, name: smaller}))
+        if axes:
+            return frozenset(axes)
     return frozenset()
 
 
@@ -103,8 +103,8 @@ def layer_lists(model: nn.Module, shapes: ConfiguredShapes, dense: Shapes) -> li
         fewer = shapes.of({}, {name: range(value - 1)})
         absent = dense.keys() - fewer.keys()
         for path in paths:
-            last = {tensor for tensor in dense if tensor.startswith(f"{path}.{value - 1}.")}
-            rest = {tensor: shape for tensor, shape in dense.items() if tensor not in last}
-            if fewer and last and absent == last and fewer == rest:
+            last_tensors = {tensor for tensor in dense if tensor.startswith(f"{path}.{value - 1}.")}
+            other_shapes = {tensor: shape for tensor, shape in dense.items() if tensor not in last_tensors}
+            if fewer and last_tensors and absent == last_tensors and fewer == other_shapes:
                 lists.append(LayerList(path, name, value))
     return lists

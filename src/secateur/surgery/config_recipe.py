@@ -22,10 +22,10 @@ def changed_numbers(network: Network, mask: Tensor, skipped: Sequence[str]) -> d
     """
     if network.layout is None:
         return {}
-    changed: dict[str, int] = {}
-    gone = {group.name for group in groups_inside(network, skipped)}
+    new_numbers: dict[str, int] = {}
+    groups_in_blocks = {group.name for group in groups_inside(network, skipped)}
     for tie in network.layout.ties:
-        groups = [network[name] for name in tie.groups if name not in gone]
+        groups = [network[name] for name in tie.groups if name not in groups_in_blocks]
         steps = {int(mask[group.span].sum()) * tie.steps / group.size for group in groups}
         if len(steps) > 1 or not all(step.is_integer() for step in steps):
             raise SurgeryError(
@@ -33,8 +33,8 @@ def changed_numbers(network: Network, mask: Tensor, skipped: Sequence[str]) -> d
                 f"steps of 1/{tie.steps}, as {', '.join(tie.fields)} of the configuration needs; change them alike"
             )
         if steps and min(steps) < tie.steps:
-            changed |= {name: value * int(min(steps)) // tie.steps for name, value in tie.fields.items()}
-    return {**network.layout.derived, **changed} if changed else {}
+            new_numbers |= {name: value * int(min(steps)) // tie.steps for name, value in tie.fields.items()}
+    return {**network.layout.derived, **new_numbers} if new_numbers else {}
 
 
 def layer_lists_of(network: Network, skipped: Sequence[str]) -> dict[str, str]:

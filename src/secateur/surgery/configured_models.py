@@ -50,8 +50,8 @@ class ConfiguredShapes:
 
     def of(self, numbers: Mapping[str, int], kept_layers: KeptLayers | None = None) -> dict[str, tuple[int, ...]]:
         """Return the shapes of a model with other numbers in its configuration, and fewer layers; empty if refused."""
-        changed = self.changed_config(numbers, kept_layers)
-        return {} if changed is None else configured_shapes(self.model, changed)
+        config = self.changed_config(numbers, kept_layers)
+        return {} if config is None else configured_shapes(self.model, config)
 
     def changed_config(self, numbers: Mapping[str, int], kept_layers: KeptLayers | None = None) -> Any:
         """Return a copy of the configuration with other numbers; None where its own checks refuse it."""
@@ -76,8 +76,8 @@ def build_configured(small: nn.Module, config: Any) -> Any:
     fresh.load_state_dict(small.state_dict(), assign=True)
     if hasattr(fresh, "tie_weights"):
         fresh.tie_weights()
-    first = next(small.parameters())
-    return fresh.to(first.device, first.dtype)
+    first_parameter = next(small.parameters())
+    return fresh.to(first_parameter.device, first_parameter.dtype)
 
 
 @contextmanager

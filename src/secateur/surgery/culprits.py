@@ -17,10 +17,12 @@ from secateur.surgery.trial_shares import draw_means
 def freeze_failing_groups(trials: TrialCutter, network: Network, shares: Kept, failure: Failure) -> Network:
     """Freeze the groups that fail alone where the failure was, and those with the same role elsewhere."""
     for path in ancestors(failure.path):
-        near = candidate_groups(network, path)
-        others = {name: kept for name, kept in shares.items() if name not in {group.name for group in near}}
-        if near and trials.passes(network, others, failure):
-            culprits = failing_groups(trials, network, near, shares, failure) or near
+        near_groups = candidate_groups(network, path)
+        other_shares = {
+            name: kept for name, kept in shares.items() if name not in {group.name for group in near_groups}
+        }
+        if near_groups and trials.passes(network, other_shares, failure):
+            culprits = failing_groups(trials, network, near_groups, shares, failure) or near_groups
             like = [
                 same_role for group in culprits for same_role in same_class_groups(trials.model, network, path, group)
             ]

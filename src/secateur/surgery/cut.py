@@ -117,11 +117,11 @@ def _check_unchanged(model: nn.Module, network: Network) -> None:
     check_shapes(model, network)
     parameters = dict(model.named_parameters())
     for name in network.program.state_names.values():
-        traced = network.program.state(name)
+        traced_value = network.program.state(name)
         if (
             name in parameters
-            and parameters[name].shape == traced.shape
-            and not _are_equal_tensors(parameters[name], traced)
+            and parameters[name].shape == traced_value.shape
+            and not _are_equal_tensors(parameters[name], traced_value)
         ):
             raise SurgeryError(
                 f"{name} of this {type(model).__name__} is not what was traced (other values, type or device); trace "

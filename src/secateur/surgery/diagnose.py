@@ -66,24 +66,24 @@ def proposed_updates(
     numbers = [number for number in _integer_attributes(module) if reads is None or reads.includes(path, number[0])]
     if not numbers:
         return
-    counted = _countable_units(network, path)
+    countable_units = _countable_units(network, path)
     current = {update.key: update.units for update in network.attribute_updates}
-    single = [
+    single_updates = [
         AttributeUpdate(path, attribute, position, units)
         for attribute, position, value in numbers
-        for units in counted.get(value, ())
+        for units in countable_units.get(value, ())
         if (path, attribute, position) not in current or not torch.equal(current[path, attribute, position], units)
     ]
     staying = [
         AttributeUpdate(path, attribute, position, torch.full((value,), -1))
         for attribute, position, value in numbers
-        if attribute in COUNTING_NAMES and value in counted and (path, attribute, position) not in current
+        if attribute in COUNTING_NAMES and value in countable_units and (path, attribute, position) not in current
     ]
-    for update in (*staying, *islice(single, MOST_PROPOSALS)):
+    for update in (*staying, *islice(single_updates, MOST_PROPOSALS)):
         yield [update]
-    first = {(update.attribute, update.position): update for update in reversed(single)}
-    if len(first) > 1:
-        yield list(first.values())
+    first_updates = {(update.attribute, update.position): update for update in reversed(single_updates)}
+    if len(first_updates) > 1:
+        yield list(first_updates.values())
 
 
 def _integer_attributes(module: nn.Module) -> Iterator[tuple[str, int | None, int]]:
@@ -98,8 +98,8 @@ def _integer_attributes(module: nn.Module) -> Iterator[tuple[str, int | None, in
 def _countable_units(network: Network, path: str) -> dict[int, list[Tensor]]:
     """Map each number to what it could count: the units of a group, or the entries of an axis."""
     by_length: dict[int, dict[tuple[int, ...], Tensor]] = {}
-    near = candidate_groups(network, path)
-    for group in near:
+    near_groups = candidate_groups(network, path)
+    for group in near_groups:
         vectors = [torch.arange(group.offset, group.offset + group.size)]
         vectors += [member.units for member in group.members]
         for units in vectors:
@@ -116,9 +116,11 @@ def same_class_updates(model: nn.Module, network: Network, updates: list[Attribu
     for update in updates:
         for path in same_class_modules(model, update.path):
             value = _attribute_value(model.get_submodule(path), update)
-            counted = _countable_units(network, path).get(value, []) if value is not None else []
+            countable_units = _countable_units(network, path).get(value, []) if value is not None else []
             same_role = [
-                units for units in counted if _roles(network, path, units) == _roles(network, update.path, update.units)
+                units
+                for units in countable_units
+                if _roles(network, path, units) == _roles(network, update.path, update.units)
             ]
             if len(same_role) == 1:
                 yield AttributeUpdate(path, update.attribute, update.position, same_role[0])
@@ -152,8 +154,8 @@ def _roles(network: Network, path: str, units: Tensor) -> frozenset[tuple[str, i
 def owned_axes(group: Group, path: str) -> frozenset[tuple[str, int]]:
     """Return the axes inside a module that a group owns, by their names there."""
     prefix = f"{path}." if path else ""
-    inside = (member for member in group.members if member.tensor.startswith(prefix))
-    return frozenset((member.tensor.removeprefix(prefix), member.axis) for member in inside)
+    inner_members = (member for member in group.members if member.tensor.startswith(prefix))
+    return frozenset((member.tensor.removeprefix(prefix), member.axis) for member in inner_members)
 
 
 def same_class_modules(model: nn.Module, path: str) -> list[str]:

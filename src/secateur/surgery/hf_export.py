@@ -39,14 +39,16 @@ def save_pretrained(model: nn.Module, plan: Plan, folder: Path) -> None:
             f"{type(model).__name__} is not a model of the transformers library; `save` writes a recipe, which `load` "
             "puts onto a fresh model"
         )
-    expected = shapes_of_state(model)
-    nearest, refusal = sorted(expected), ""
+    expected_shapes = shapes_of_state(model)
+    nearest, refusal = sorted(expected_shapes), ""
     candidates = itertools.islice(_candidates(config, plan), MOST_CONFIGS)
-    for changed in itertools.chain(candidates, per_layer_configs(model, config, expected)):
-        shapes = configured_shapes(model, copy.deepcopy(changed))
-        wrong = sorted(name for name in expected.keys() | shapes.keys() if expected.get(name) != shapes.get(name))
+    for candidate in itertools.chain(candidates, per_layer_configs(model, config, expected_shapes)):
+        shapes = configured_shapes(model, copy.deepcopy(candidate))
+        wrong = sorted(
+            name for name in expected_shapes.keys() | shapes.keys() if expected_shapes.get(name) != shapes.get(name)
+        )
         if not wrong:
-            refusal = _write_if_equal(model, changed, plan, folder)
+            refusal = _write_if_equal(model, candidate, plan, folder)
             if not refusal:
                 return
         nearest = min(nearest, wrong, key=len)
@@ -64,10 +66,10 @@ def _candidates(config: Any, plan: Plan) -> Iterator[Any]:
     numbers = [(name, value) for name, value in vars(config).items() if type(value) is int]
     choices = [(name, sorted(new_sizes.get(value, set()) - {value})) for name, value in numbers]
     for values in changes_of_numbers([(name, sizes) for name, sizes in choices if sizes]):
-        changed = copy.deepcopy(config)
+        config_copy = copy.deepcopy(config)
         for name, value in values.items():
-            setattr(changed, name, value)
-        yield changed
+            setattr(config_copy, name, value)
+        yield config_copy
 
 
 def changes_of_numbers(choices: Sequence[tuple[str, Sequence[int]]]) -> Iterator[dict[str, int]]:
@@ -78,9 +80,9 @@ def changes_of_numbers(choices: Sequence[tuple[str, Sequence[int]]]) -> Iterator
         [{'width': 4, 'heads': 2}, {'width': 6, 'heads': 2}, {'width': 4}, {'width': 6}, {'heads': 2}]
     """
     for count in range(len(choices), 0, -1):
-        for changed in itertools.combinations(choices, count):
-            names = [name for name, _ in changed]
-            for values in itertools.product(*(sizes for _, sizes in changed)):
+        for choice in itertools.combinations(choices, count):
+            names = [name for name, _ in choice]
+            for values in itertools.product(*(sizes for _, sizes in choice)):
                 yield dict(zip(names, values, strict=True))
 
 

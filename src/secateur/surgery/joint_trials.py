@@ -55,8 +55,10 @@ def pass_together(cutter: TrialCutter, network: Network, trials: Sequence[Trial]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            shared = [trials[start : start + size] for start in range(0, len(trials), size)]
-            return all(_outputs_agree(cutter, network, some, some[0] is trials[0]) for some in shared)
+            shared_runs = [trials[start : start + size] for start in range(0, len(trials), size)]
+            return all(
+                _outputs_agree(cutter, network, run_trials, run_trials[0] is trials[0]) for run_trials in shared_runs
+            )
         except Exception:  # noqa: BLE001 the model's own code may raise anything, and does so again in a trial by itself
             return False
 
@@ -79,14 +81,14 @@ def _outputs_agree(cutter: TrialCutter, network: Network, trials: Sequence[Trial
     examples = [_example_of(network.example, number, trial) for number, trial in enumerate(trials)]
     outputs = []
     for number, (trial, example) in enumerate(zip(trials, examples, strict=True)):
-        whole = on_all and number == 0 and not trial.is_strong
-        output = cutter.output(network, trial.kept, trial.means, network.example if whole else example)
-        outputs.append(_entries_of(network, output, 0, (network.example.size or 1) if whole else 1))
-    expected = _masked_output(network, trials, concat_batches(examples), cutter.weights)
+        runs_on_all = on_all and number == 0 and not trial.is_strong
+        output = cutter.output(network, trial.kept, trial.means, network.example if runs_on_all else example)
+        outputs.append(_entries_of(network, output, 0, (network.example.size or 1) if runs_on_all else 1))
+    expected_output = _masked_output(network, trials, concat_batches(examples), cutter.weights)
     for number, output in enumerate(outputs):
-        masked = _entries_of(network, expected, number, len(trials))
-        worst, allowed = output_difference(output, masked, network.program.lowest_type)
-        if not worst <= allowed:
+        masked_entries = _entries_of(network, expected_output, number, len(trials))
+        worst, tolerance = output_difference(output, masked_entries, network.program.lowest_type)
+        if not worst <= tolerance:
             return False
     return True
 

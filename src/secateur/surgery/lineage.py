@@ -51,13 +51,13 @@ class Lineage:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the parameters and buffers after the last cut."""
         step = self.steps[-1]
-        recipe, inside = step.recipe, tuple(f"{path}." for path in step.recipe.skipped)
+        recipe, prefixes = step.recipe, tuple(f"{path}." for path in step.recipe.skipped)
         shapes = {
             recipe.renamed(name): tuple(
                 len(recipe.slices.get(name, {}).get(axis, range(length))) for axis, length in enumerate(shape)
             )
             for name, shape in step.shapes.items()
-            if not name.startswith(inside)
+            if not name.startswith(prefixes)
         }
         return shapes | {name: (length,) for name, length in recipe.biases.items()}
 
@@ -89,12 +89,14 @@ def record_cut(small: nn.Module, source: nn.Module, network: Network, recipe: Re
         network: its trace.
         recipe: how it was cut.
     """
-    before = lineage_of(source)
+    lineage_before = lineage_of(source)
     shapes = {tensor.name: tuple(tensor.shape) for tensor in network.tensors}
     recipe = replace(recipe, folded=needs_folding(source) and not network.as_program, program=network.as_program)
     form = input_form(network.example) if network.as_program else None
     step = CutStep(recipe, shapes, form, graph_digest(network.program) if network.as_program else "")
-    attach_lineage(small, Lineage(type(source).__name__, (step,)) if before is None else add_step(before, step))
+    attach_lineage(
+        small, Lineage(type(source).__name__, (step,)) if lineage_before is None else add_step(lineage_before, step)
+    )
 
 
 def add_step(lineage: Lineage, step: CutStep) -> Lineage:
@@ -112,8 +114,10 @@ def folded_copy(model: nn.Module) -> nn.Module:
         step = CutStep(
             Recipe({}, {}, {}, {}, {}, {}, {}, folded=True), {name: tuple(tensor.shape) for name, tensor in tensors}
         )
-        before = lineage_of(model)
-        attach_lineage(work, Lineage(type(model).__name__, (step,)) if before is None else add_step(before, step))
+        lineage_before = lineage_of(model)
+        attach_lineage(
+            work, Lineage(type(model).__name__, (step,)) if lineage_before is None else add_step(lineage_before, step)
+        )
     return work
 
 

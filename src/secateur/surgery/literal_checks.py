@@ -25,12 +25,12 @@ def check_literals(model: nn.Module, literals: Mapping[str, Mapping[str, Mapping
     for operator, arguments in literals.items():
         check_stored(operator in nodes, f"the program has no operator {operator}")
         for name, positions in arguments.items():
-            written = _argument_of(nodes[operator], name)
+            old_value = _argument_of(nodes[operator], name)
             for position, value in positions.items():
-                single = position == WHOLE and len(positions) == 1
+                is_whole = position == WHOLE and len(positions) == 1
                 index = int(position) if position.isdecimal() and len(position) < 4 else -1
-                listed = isinstance(written, list | tuple) and 0 <= index < len(written)
-                old = written if single else written[index] if listed else None
+                is_listed = isinstance(old_value, list | tuple) and 0 <= index < len(old_value)
+                old = old_value if is_whole else old_value[index] if is_listed else None
                 check_stored(
                     can_become(old, value),
                     f"no cut makes {name} of {operator} {value}, where it is {old}",

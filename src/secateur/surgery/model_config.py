@@ -73,15 +73,15 @@ def config_copy(config: Any, numbers: Mapping[str, int], kept_layers: KeptLayers
         The copy, and for the id of each configuration within the old one its copy.
     """
     memo: dict[int, Any] = {}
-    changed = copy.deepcopy(config, memo)
-    inner = dict(sub_configs(changed))
+    copied_config = copy.deepcopy(config, memo)
+    inner = dict(sub_configs(copied_config))
     for name, value in numbers.items():
         prefix, dot, attribute = name.rpartition(".")
         setattr(inner[prefix + dot], attribute, value)
     for name, kept in kept_layers.items():
         prefix, dot, attribute = name.rpartition(".")
         _keep_layers(inner[prefix + dot], attribute, kept)
-    return changed, {id(other): memo[id(other)] for _, other in sub_configs(config)}
+    return copied_config, {id(other): memo[id(other)] for _, other in sub_configs(config)}
 
 
 def _keep_layers(config: Any, attribute: str, kept: Sequence[int]) -> None:
@@ -113,12 +113,12 @@ def configure(model: nn.Module, numbers: Mapping[str, int], kept_layers: KeptLay
         if config is None or not hasattr(config, "to_dict"):
             continue
         if id(config) not in copies:
-            shared = config_numbers(config)
-            same = {name for name in {*numbers, *kept_layers} if shared.get(name) == old.get(name)}
+            numbers_of_config = config_numbers(config)
+            equal_names = {name for name in {*numbers, *kept_layers} if numbers_of_config.get(name) == old.get(name)}
             _, inner = config_copy(
                 config,
-                {name: value for name, value in numbers.items() if name in same},
-                {name: kept for name, kept in kept_layers.items() if name in same},
+                {name: value for name, value in numbers.items() if name in equal_names},
+                {name: kept for name, kept in kept_layers.items() if name in equal_names},
             )
             copies |= inner
         module.config = copies[id(config)]

@@ -39,8 +39,8 @@ def updated_attributes(module: nn.Module, shapes: Shapes) -> dict[str, Any]:
         attribute_rule = attribute_rule_of(kind)
         if attribute_rule is not None:
             try:
-                changed = attribute_rule(module, shapes)
+                changed_attributes = attribute_rule(module, shapes)
             except KeyError:  # its weight is not a parameter of its own
                 return {}
-            return {name: value for name, value in changed.items() if getattr(module, name, value) != value}
+            return {name: value for name, value in changed_attributes.items() if getattr(module, name, value) != value}
     return {}

@@ -35,11 +35,11 @@ def dense_parameters(model: nn.Module, skipped: Sequence[str] = ()) -> DensePara
         model: the model.
         skipped: the paths of blocks that are left out. A parameter that other modules share has a name of theirs.
     """
-    names, computed = plain_names(model)
-    named = [(parameter, names[name]) for name, parameter in model.named_parameters(remove_duplicate=False)]
-    first: dict[Tensor, str] = dict(reversed(named))
-    outside = {parameter: name for parameter, name in reversed(named) if not is_inside(name, skipped)}
-    return DenseParameters(first | outside, computed)
+    names, computed_names = plain_names(model)
+    named_parameters = [(parameter, names[name]) for name, parameter in model.named_parameters(remove_duplicate=False)]
+    first_names: dict[Tensor, str] = dict(reversed(named_parameters))
+    outside = {parameter: name for parameter, name in reversed(named_parameters) if not is_inside(name, skipped)}
+    return DenseParameters(first_names | outside, computed_names)
 
 
 def cut_states(optimizer: torch.optim.Optimizer, dense: DenseParameters, recipe: Recipe) -> dict[str, dict[str, Any]]:
@@ -76,17 +76,17 @@ def replace_parameters(
         if not is_inside(name, recipe.skipped)
         and (name not in dense.computed or recipe.renamed(name) in small_parameters)  # some are computed from buffers
     }
-    others = {parameter: state for parameter, state in optimizer.state.items() if parameter not in dense.names}
+    other_states = {parameter: state for parameter, state in optimizer.state.items() if parameter not in dense.names}
     biases_of = {name.removesuffix("bias") + "weight": small_parameters[recipe.renamed(name)] for name in recipe.biases}
-    unplaced = dict(new)
+    remaining_parameters = dict(new)
     for group in optimizer.param_groups:
         group_names = [dense.names.get(parameter) for parameter in group["params"]]
         pairs = zip(group["params"], group_names, strict=True)
-        params = [unplaced.pop(name, None) if name is not None else parameter for parameter, name in pairs]
+        params = [remaining_parameters.pop(name, None) if name is not None else parameter for parameter, name in pairs]
         biases = [biases_of.pop(name) for name in group_names if name is not None and name in biases_of]
         group["params"] = [parameter for parameter in params if parameter is not None] + biases
     optimizer.state.clear()
-    optimizer.state.update(others)
+    optimizer.state.update(other_states)
     optimizer.state.update({new[name]: state for name, state in states.items() if name in new})
 
 

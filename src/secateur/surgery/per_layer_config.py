@@ -35,17 +35,19 @@ def per_layer_configs(model: nn.Module, config: Any, cut_shapes: Shapes) -> Iter
     dense = shapes.of({})
     if dense.keys() != cut_shapes.keys():
         return
-    derived = derived_numbers(shapes, dense)
-    by_layer = {number: _layer_numbers(number, dense, cut_shapes) for number in shape_numbers(shapes, dense, derived)}
+    derived_values = derived_numbers(shapes, dense)
+    by_layer = {
+        number: _layer_numbers(number, dense, cut_shapes) for number in shape_numbers(shapes, dense, derived_values)
+    }
     candidates = [(number, values) for number, values in by_layer.items() if values]
-    for chosen in itertools.islice(_subsets_of_numbers(candidates), MOST_CHOICES):
+    for numbers in itertools.islice(_subsets_of_numbers(candidates), MOST_CHOICES):
         overrides: defaultdict[int, dict[str, int]] = defaultdict(dict)
-        for number, values in chosen:
+        for number, values in numbers:
             for layer, value in values.items():
                 overrides[layer][number.name] = value
-        changed = copy.deepcopy(config)
-        setattr(changed, FIELD, dict(overrides))
-        yield changed
+        candidate = copy.deepcopy(config)
+        setattr(candidate, FIELD, dict(overrides))
+        yield candidate
 
 
 def _subsets_of_numbers(

@@ -95,11 +95,11 @@ def prepare_load(model: nn.Module, folder: Path, example_inputs: object = None) 
         raise StorageError(f"{folder / WEIGHTS} does not belong to {folder / RECIPE}: one of them was altered")
     lineage = lineage_from_saved(record)
     try:
-        cut = rebuild_model(model, lineage, record.torch, example_inputs)
-        _check_weights(cut, tensors)
+        cut_model = rebuild_model(model, lineage, record.torch, example_inputs)
+        _check_weights(cut_model, tensors)
     except StorageError as failure:
         raise StorageError(f"{folder} can't be loaded onto this {type(model).__name__}: {failure}") from failure
-    return PreparedLoad(model, lineage, tensors, cut)
+    return PreparedLoad(model, lineage, tensors, cut_model)
 
 
 def _check_has_recipe(folder: Path, recipe: Path) -> None:
@@ -135,13 +135,13 @@ def _check_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """
     model_tensors = named_tensors(model)
     for name in sorted(model_tensors.keys() | tensors.keys()):
-        expected, saved = model_tensors.get(name), tensors.get(name)
-        if expected is None or saved is None or expected.shape != saved.shape:
+        model_tensor, saved_tensor = model_tensors.get(name), tensors.get(name)
+        if model_tensor is None or saved_tensor is None or model_tensor.shape != saved_tensor.shape:
             raise StorageError(f"{WEIGHTS} does not hold the tensors that {RECIPE} describes: {name} differs")
-        if expected.dtype != saved.dtype:
+        if model_tensor.dtype != saved_tensor.dtype:
             raise StorageError(
-                f"{WEIGHTS} holds {name} as {saved.dtype}, but the model has it as {expected.dtype}; convert the fresh "
-                "model first"
+                f"{WEIGHTS} holds {name} as {saved_tensor.dtype}, but the model has it as {model_tensor.dtype}; "
+                "convert the fresh model first"
             )
 
 
@@ -151,13 +151,15 @@ def _check_described(tensors: Mapping[str, Tensor], lineage: Lineage) -> None:
     Raises:
         StorageError: the model was changed since in a way that its cuts do not describe.
     """
-    expected = lineage.shapes()
+    expected_shapes = lineage.shapes()
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    wrong = sorted(name for name in shapes.keys() | expected.keys() if shapes.get(name) != expected.get(name))
+    wrong = sorted(
+        name for name in shapes.keys() | expected_shapes.keys() if shapes.get(name) != expected_shapes.get(name)
+    )
     if wrong:
         raise StorageError(
             f"{wrong[0]} has shape {shapes.get(wrong[0], 'none')}, where the cuts that this model carries leave "
-            f"{expected.get(wrong[0], 'none')}; a model whose layers were changed after the cut can't be saved"
+            f"{expected_shapes.get(wrong[0], 'none')}; a model whose layers were changed after the cut can't be saved"
         )
 
 

@@ -108,8 +108,8 @@ def input_values(
     values: dict[str, Any] = {}
     if call_arguments.keys() != program.inputs.keys():
         _refuse(module, f"arguments {sorted(call_arguments)} in place of {sorted(program.inputs)}")
-    for name, expected in program.inputs.items():
-        _bind(module, name, expected, call_arguments[name], values)
+    for name, input_form in program.inputs.items():
+        _bind(module, name, input_form, call_arguments[name], values)
     for name, lengths in program.shapes.items():
         shape = values[name].shape
         if len(shape) != len(lengths) or any(b is not None and a != b for a, b in zip(shape, lengths, strict=True)):
@@ -121,25 +121,25 @@ def _lengths_text(lengths: Sequence[Any]) -> str:
     return f"({', '.join('any' if length is None else str(length) for length in lengths)})"
 
 
-def _bind(module: nn.Module, name: str, expected: Any, argument: Any, values: dict[str, Any]) -> None:
+def _bind(module: nn.Module, name: str, form: Any, argument: Any, values: dict[str, Any]) -> None:
     """Bind the tensors and sizes among the arguments to their names; all other values must be as recorded."""
-    if isinstance(expected, Value):
+    if isinstance(form, Value):
         if not isinstance(argument, Tensor | int | torch.SymInt) or isinstance(argument, bool):
             _refuse(module, f"{name} is {kind_text(argument)}")
-        values[expected.name] = argument
-    elif isinstance(expected, tuple | list):
-        if not isinstance(argument, tuple | list) or len(argument) != len(expected):
-            _refuse(module, f"{name} is not a list of {len(expected)}")
-        for position, (nested, value) in enumerate(zip(expected, argument, strict=True)):
+        values[form.name] = argument
+    elif isinstance(form, tuple | list):
+        if not isinstance(argument, tuple | list) or len(argument) != len(form):
+            _refuse(module, f"{name} is not a list of {len(form)}")
+        for position, (nested, value) in enumerate(zip(form, argument, strict=True)):
             _bind(module, f"{name}[{position}]", nested, value, values)
-    elif isinstance(expected, dict):
-        if not isinstance(argument, dict) or argument.keys() != expected.keys():
-            _refuse(module, f"{name} is not a dict of {sorted(expected)}")
-        for key, nested in expected.items():
+    elif isinstance(form, dict):
+        if not isinstance(argument, dict) or argument.keys() != form.keys():
+            _refuse(module, f"{name} is not a dict of {sorted(form)}")
+        for key, nested in form.items():
             _bind(module, f"{name}[{key!r}]", nested, argument[key], values)
-    elif isinstance(argument, Tensor) or type(argument) is not type(expected) or argument != expected:
+    elif isinstance(argument, Tensor) or type(argument) is not type(form) or argument != form:
         description = f"a tensor of shape {tuple(argument.shape)}" if isinstance(argument, Tensor) else repr(argument)
-        _refuse(module, f"{name} is {description} in place of {expected!r}")
+        _refuse(module, f"{name} is {description} in place of {form!r}")
 
 
 def _refuse(module: nn.Module, reason: str) -> None:

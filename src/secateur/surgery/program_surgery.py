@@ -63,5 +63,5 @@ def apply_literals(model: nn.Module, literals: Literals) -> None:
 
 def _replace_literals(node: fx.Node, name: str, positions: Mapping[str, int]) -> list[Any]:
     names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
-    written: Any = node.kwargs[name] if name in node.kwargs else node.args[names.index(name)]
-    return [positions.get(str(position), value) for position, value in enumerate(written)]
+    old_value: Any = node.kwargs[name] if name in node.kwargs else node.args[names.index(name)]
+    return [positions.get(str(position), value) for position, value in enumerate(old_value)]

@@ -43,18 +43,18 @@ def rebuild_model(model: nn.Module, lineage: Lineage, torch_version: str, exampl
         raise StorageError(f"it was saved from a {lineage.title}; give a fresh, dense model of the same class")
     programs = any(step.recipe.program for step in lineage.steps)
     try:
-        cut = copy_model(model, {}) if programs else alias_model(model)
-        unwrap_children(cut)
-        shape_placeholders(cut, lineage.steps[0].shapes)
+        cut_model = copy_model(model, {}) if programs else alias_model(model)
+        unwrap_children(cut_model)
+        shape_placeholders(cut_model, lineage.steps[0].shapes)
         for step in lineage.steps:
-            cut = _apply_step(cut, step, lineage.title, torch_version, example_inputs)
+            cut_model = _apply_step(cut_model, step, lineage.title, torch_version, example_inputs)
     except StorageError:
         raise
     except SecateurError as failure:
         raise StorageError(str(failure)) from failure
     except Exception as failure:  # the model's own code, or torch on a recipe that is of another model
         raise StorageError(f"a cut can't be made again: {failure_text(failure)}") from failure
-    return cut
+    return cut_model
 
 
 def shape_placeholders(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -65,14 +65,14 @@ def shape_placeholders(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) 
     """
     for path, module in model.named_modules():
         for name in module._non_persistent_buffers_set:
-            buffer, saved = module._buffers.get(name), shapes.get(f"{path}.{name}" if path else name)
-            if buffer is not None and saved is not None and _is_placeholder(buffer, saved):
-                module._buffers[name] = buffer.new_zeros(()).expand(saved)
+            buffer, saved_shape = module._buffers.get(name), shapes.get(f"{path}.{name}" if path else name)
+            if buffer is not None and saved_shape is not None and _is_placeholder(buffer, saved_shape):
+                module._buffers[name] = buffer.new_zeros(()).expand(saved_shape)
 
 
 def _is_placeholder(buffer: Tensor, shape: tuple[int, ...]) -> bool:
     pairs = list(zip(buffer.shape, shape, strict=False))
-    is_short = all(now == saved or min(now, saved) < 2 for now, saved in pairs)
+    is_short = all(now == saved_length or min(now, saved_length) < 2 for now, saved_length in pairs)
     return buffer.dim() == len(shape) and is_short and buffer.shape != shape
 
 
@@ -123,12 +123,12 @@ def _example_batches(model: nn.Module, step: CutStep, example_inputs: Any) -> li
 @contextmanager
 def restored_on_failure(model: nn.Module) -> Iterator[None]:
     """Restore a model if changing it fails or is interrupted, within a context."""
-    before = [(module, type(module), _copied_vars(module)) for module in model.modules()]
+    states_before = [(module, type(module), _copied_vars(module)) for module in model.modules()]
     data = [(tensor, tensor.data, tensor.grad) for tensor in (*model.parameters(), *model.buffers())]
     try:
         yield
     except BaseException:
-        for module, kind, values in before:
+        for module, kind, values in states_before:
             module.__class__ = kind
             vars(module).clear()
             vars(module).update(values)

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ from secateur.surgery.recipe_attributes import (
     updates_from_trials,
 )
 from secateur.surgery.replacements import REPLACEMENTS
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,14 @@ class Recipe:
         for path in self.layer_lists:
             if name.startswith(f"{path}."):
                 index, dot, rest = name[len(path) + 1 :].partition(".")
-                moved = int(index) - sum(other < int(index) for other in self.skipped_in(path))
-                return f"{path}.{moved}{dot}{rest}"
+                new_index = int(index) - sum(other < int(index) for other in self.skipped_in(path))
+                return f"{path}.{new_index}{dot}{rest}"
         return name
 
     def skipped_in(self, path: str) -> list[int]:
         """Return the positions of the skipped blocks in a list of layers."""
-        inside = [skipped.rpartition(".") for skipped in self.skipped]
-        return [int(index) for holder, _, index in inside if holder == path]
+        parts_of_paths = [skipped.rpartition(".") for skipped in self.skipped]
+        return [int(index) for holder, _, index in parts_of_paths if holder == path]
 
 
 def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> Recipe:
@@ -96,19 +98,10 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
     slices = kept_positions(network, mask, skipped)
     modules = dict(model.named_modules())
     attributes = _changed_attributes(modules, network, kept, mask, slices)
-    biases = {
-        name: length
-        for name, length in (grown_biases(network, mask) if folds else {}).items()
-        if not is_inside(name, skipped)
-    }
-    dropouts = {
-        path: len(kept[group.name]) / group.size
-        for group in network.groups
-        for path in group.dropouts
-        if group.name in kept and not is_inside(path, skipped)
-    }
-    literals = literals_of(network, mask) if network.as_program else {}
-    changed_attributes = {path: new for path, new in attributes.items() if new and not is_inside(path, skipped)}
+    biases = _outside(grown_biases(network, mask) if folds else {}, skipped)
+    fractions = {group: len(kept[group.name]) / group.size for group in network.groups if group.name in kept}
+    dropouts = _outside({path: fraction for group, fraction in fractions.items() for path in group.dropouts}, skipped)
+    changed_attributes = _outside({path: new for path, new in attributes.items() if new}, skipped)
     was = {path: {name: getattr(modules[path], name) for name in new} for path, new in changed_attributes.items()}
     dropins = tuple(path for path in changed_attributes if type(modules[path]) in REPLACEMENTS)
     return Recipe(
@@ -117,16 +110,19 @@ def make_recipe(model: nn.Module, network: Network, kept: Kept, folds: bool) -> 
         changed_attributes,
         biases,
         dropouts,
-        literals,
+        literals_of(network, mask) if network.as_program else {},
         was,
         dropins,
         skipped,
-        module_programs={
-            path: program for path, program in module_programs_of(network, mask).items() if not is_inside(path, skipped)
-        },
+        module_programs=_outside(module_programs_of(network, mask), skipped),
         config=changed_numbers(network, mask, skipped),
         layer_lists=layer_lists_of(network, skipped),
     )
+
+
+def _outside(by_path: Mapping[str, Value], skipped: Sequence[str]) -> dict[str, Value]:
+    """Return the entries whose path or name lies in none of the skipped blocks."""
+    return {path: value for path, value in by_path.items() if not is_inside(path, skipped)}
 
 
 def _changed_attributes(
@@ -140,12 +136,12 @@ def _changed_attributes(
             sizes = readable_sizes(group, mask)
             for path in network.reshaping[group.name]:
                 counts = own_counts(modules[path], sizes) if path in modules else {}
-                untried = {name: value for name, value in counts.items() if (path, name) not in from_trials}
-                attributes[path] = {**attributes[path], **untried}
-    for path, changed in norm_sizes(modules, network, mask).items():
-        attributes[path] = {**attributes[path], **changed}
-    for path, changed in updates_from_trials(modules, network, mask).items():
-        attributes[path] = {**attributes[path], **changed}
+                untried_counts = {name: value for name, value in counts.items() if (path, name) not in from_trials}
+                attributes[path] = {**attributes[path], **untried_counts}
+    for path, changed_attributes in norm_sizes(modules, network, mask).items():
+        attributes[path] = {**attributes[path], **changed_attributes}
+    for path, changed_attributes in updates_from_trials(modules, network, mask).items():
+        attributes[path] = {**attributes[path], **changed_attributes}
     return attributes
 
 

@@ -95,9 +95,9 @@ def check_kind(model: nn.Module, recipe: Recipe) -> None:
     Raises:
         StorageError: the recipe folds weights where none is computed from others, or does not where one is.
     """
-    computed = needs_folding(model)
+    has_computed_weights = needs_folding(model)
     check_stored(
-        recipe.program or recipe.folded == computed,
+        recipe.program or recipe.folded == has_computed_weights,
         "it was saved from a model whose weights are computed from others"
         if recipe.folded
         else "it was saved from a model whose weights are plain; those of this model are computed from others",
@@ -113,8 +113,8 @@ def _check_slices(name: str, axes: Mapping[int, Tensor], tensors: Mapping[str, T
     check_stored(name in tensors, f"there is no tensor {name!r}")
     for axis, positions in axes.items():
         check_stored(axis < tensors[name].dim(), f"{name} has no axis {axis}")
-        within = len(positions) > 0 and _ascends(positions) and int(positions[-1]) < tensors[name].shape[axis]
-        check_stored(within, f"positions along axis {axis} of {name} are out of range or in no order")
+        is_valid = len(positions) > 0 and _ascends(positions) and int(positions[-1]) < tensors[name].shape[axis]
+        check_stored(is_valid, f"positions along axis {axis} of {name} are out of range or in no order")
 
 
 def _ascends(positions: Tensor) -> bool:
@@ -129,8 +129,8 @@ def _check_bias(name: str, length: int, modules: Mapping[str, nn.Module], recipe
     """
     path, _, attribute = name.rpartition(".")
     module = modules.get(path)
-    free = module is not None and attribute in module._parameters and module._parameters[attribute] is None
-    check_stored(free and attribute == "bias", f"{name} can't become a bias")
+    has_place = module is not None and attribute in module._parameters and module._parameters[attribute] is None
+    check_stored(has_place and attribute == "bias", f"{name} can't become a bias")
     counts = [key for key in OUTPUTS if hasattr(module, key)]
     outputs = recipe.attributes.get(path, {}).get(counts[0], getattr(module, counts[0])) if counts else None
     check_stored(length == outputs, f"{name} would get {length} entries, where the layer gives {outputs}")

@@ -27,9 +27,9 @@ class CutMultiheadAttention(nn.MultiheadAttention):
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Compute `nn.MultiheadAttention.forward` with the kept heads."""
-        batched = query.dim() == 3
-        swap = batched and not self.batch_first
-        inputs = [x.transpose(0, 1) if swap else x if batched else x.unsqueeze(0) for x in (query, key, value)]
+        is_batched = query.dim() == 3
+        swap = is_batched and not self.batch_first
+        inputs = [x.transpose(0, 1) if swap else x if is_batched else x.unsqueeze(0) for x in (query, key, value)]
         query, key, value = self._projected(*inputs)  # (batch, heads, length, width of a head)
         mask = self._mask(query, key, key_padding_mask, attn_mask)
         dropout = self.dropout if self.training else 0.0
@@ -39,11 +39,11 @@ class CutMultiheadAttention(nn.MultiheadAttention):
             weights = (scores if mask is None else scores + mask).softmax(-1)
             y = F.dropout(weights, dropout) @ value
             weights = weights.mean(1) if average_attn_weights else weights
-            weights = weights if batched else weights.squeeze(0)
+            weights = weights if is_batched else weights.squeeze(0)
         else:
             y = F.scaled_dot_product_attention(query, key, value, mask, dropout)
         y = self.out_proj(y.transpose(1, 2).flatten(2))
-        return (y.transpose(0, 1) if swap else y if batched else y.squeeze(0)), weights
+        return (y.transpose(0, 1) if swap else y if is_batched else y.squeeze(0)), weights
 
     def _projected(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.in_proj_weight is not None:

@@ -22,8 +22,8 @@ def is_silent(weight: Tensor) -> bool:
     if not weight.is_floating_point() or not weight.numel():
         return False
     values = weight.detach()
-    first = values[0] if values.dim() else values  # decides it for most weights
-    return all(float(torch.linalg.vector_norm(entries, torch.inf)) < SMALLEST for entries in (first, values))
+    first_values = values[0] if values.dim() else values  # decides it for most weights
+    return all(float(torch.linalg.vector_norm(entries, torch.inf)) < SMALLEST for entries in (first_values, values))
 
 
 def stand_in_weights(model: nn.Module) -> dict[str, Tensor]:

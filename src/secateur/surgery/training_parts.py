@@ -34,9 +34,9 @@ def without_groups_of_training(trials: TrialCutter, network: Network, seed: int)
 
 def idle_modules(model: nn.Module, program: Program) -> list[str]:
     """Return the paths of the modules of which no parameter belongs to the program; the outermost of each part."""
-    used = {name for node, name in program.state_names.items() if node.users}
+    used_names = {name for node, name in program.state_names.items() if node.users}
     tensors = dict(model.named_parameters(remove_duplicate=False))
-    used_tensors = {id(tensor) for name, tensor in tensors.items() if name in used}
+    used_tensors = {id(tensor) for name, tensor in tensors.items() if name in used_names}
     outermost: list[str] = []
     for path, module in model.named_modules():
         parameters = list(module.parameters())
@@ -49,7 +49,7 @@ def idle_modules(model: nn.Module, program: Program) -> list[str]:
 def _modules_of_training(model: nn.Module, network: Network, paths: Sequence[str]) -> list[str]:
     """Return those of some modules that run in training mode; none where the example is not one to train on."""
     with (
-        _calls_recorded(model, paths) as called,
+        _calls_recorded(model, paths) as called_paths,
         isolated_evaluation(model),
         training_mode(model),
         torch.random.fork_rng(devices=[]),
@@ -58,19 +58,20 @@ def _modules_of_training(model: nn.Module, network: Network, paths: Sequence[str
             call_model(model, network.example)
         except Exception:  # noqa: BLE001 the model's own code may ask for targets, or for more examples
             return []
-    return called
+    return called_paths
 
 
 @contextmanager
 def _calls_recorded(model: nn.Module, paths: Sequence[str]) -> Iterator[list[str]]:
     """Record which of some modules are called, by path."""
-    called: list[str] = []
+    called_paths: list[str] = []
     modules = {path: model.get_submodule(path) for path in paths}
     handles = [
-        module.register_forward_pre_hook(lambda *_, path=path: called.append(path)) for path, module in modules.items()
+        module.register_forward_pre_hook(lambda *_, path=path: called_paths.append(path))
+        for path, module in modules.items()
     ]
     try:
-        yield called
+        yield called_paths
     finally:
         for handle in handles:
             handle.remove()

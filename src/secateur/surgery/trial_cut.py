@@ -88,12 +88,14 @@ class TrialCutter:
             reason = f"the cut {network.title} can't be run: {failure_text(failure)}"
             return Failure(reason, failing_module(small, failure), self._shadow.calls if self._shadow else 0)
         try:
-            expected = run_masked(network, batch, mask, means, self.weights)
-            worst, allowed = output_difference(output, expected, network.program.lowest_type)
+            expected_output = run_masked(network, batch, mask, means, self.weights)
+            worst, tolerance = output_difference(output, expected_output, network.program.lowest_type)
         except SecateurError as failure:
             return Failure(str(failure), None, float("inf"))
         return (
-            None if worst <= allowed else Failure(difference_reason(network, kept, worst, allowed), None, float("inf"))
+            None
+            if worst <= tolerance
+            else Failure(difference_reason(network, kept, worst, tolerance), None, float("inf"))
         )
 
     def output(self, network: Network, kept: Kept, means: Means, batch: Batch) -> Any:
@@ -173,8 +175,8 @@ class TrialCutter:
         empty_caches(double, network.program.caches)
         with self._shadow.cut(make_recipe(double, network, kept, folds=bool(means))) as small:
             fold_constants(small, removed_constants(self.model, network, kept, means))
-            written = parameters_kept(small) if network.program.writes else nullcontext()
-            with buffers_kept(small), written, torch.no_grad():
+            writes_undone = parameters_kept(small) if network.program.writes else nullcontext()
+            with buffers_kept(small), writes_undone, torch.no_grad():
                 yield small
 
 
@@ -182,9 +184,9 @@ def _with_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
     """Return a module with other values of some parameters: a copy, or itself if there are none."""
     if not weights:
         return model
-    copied = copy_sharing_parameters(model)
-    with_stand_ins(copied, weights)
-    return copied
+    model_copy = copy_sharing_parameters(model)
+    with_stand_ins(model_copy, weights)
+    return model_copy
 
 
 def _watch(path: str, shapes: dict[str, dict[str, tuple[int, ...]]]) -> Callable[..., None]:

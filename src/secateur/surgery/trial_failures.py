@@ -26,15 +26,15 @@ class Failure:
 MOST_NAMED = 3
 
 
-def difference_reason(network: Network, kept: Kept, worst: float, allowed: float) -> str:
+def difference_reason(network: Network, kept: Kept, worst: float, tolerance: float) -> str:
     """Describe a cut model with another output: the operators that count what was cut."""
     mask = network.mask(kept)
     counting = (size.node for size in network.sizes if size.remaining(mask) != len(size.units))
     operators = dict.fromkeys(f"{operator_name(node)} in {module_path(node) or network.title}" for node in counting)
-    named = ", ".join(list(operators)[:MOST_NAMED]) or "an operator that counts or orders these units"
+    operator_names = ", ".join(list(operators)[:MOST_NAMED]) or "an operator that counts or orders these units"
     return (
         f"the cut {network.title} runs, but its output differs from the masked run's by {worst:.1e} of the largest, "
-        f"where {allowed:.0e} is float noise: its own code does not follow the cut in {named}"
+        f"where {tolerance:.0e} is float noise: its own code does not follow the cut in {operator_names}"
     )
 
 

@@ -26,13 +26,15 @@ def draw_shares(network: Network, seed: int) -> dict[str, Tensor]:
     same_size: Counter[int] = Counter()
     for group in network.groups:
         generator = np.random.default_rng([seed, group.size, *group.name.encode()])
-        most = group.size // 2 if group.size > WIDE else group.size
-        some = int(generator.integers(max(1, most // 2), max(most, 2)))
+        largest = group.size // 2 if group.size > WIDE else group.size
+        random_count = int(generator.integers(max(1, largest // 2), max(largest, 2)))
         choices, index = max(group.size - 1, 1), same_size[group.size]
-        other = 1 + (group.size // 3 + seed * index + index // choices) % choices
+        distinct_count = 1 + (group.size // 3 + seed * index + index // choices) % choices
         same_size[group.size] += 1
         kept_count = max(
-            (some if seed == 0 else other) // group.multiple * group.multiple, group.multiple, group.fewest
+            (random_count if seed == 0 else distinct_count) // group.multiple * group.multiple,
+            group.multiple,
+            group.fewest,
         )
         shares[group.name] = torch.from_numpy(np.sort(generator.permutation(group.size)[:kept_count]))
     return shares

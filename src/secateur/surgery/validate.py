@@ -50,13 +50,13 @@ def validate_groups(model: nn.Module, network: Network, seed: int = 0) -> Networ
 def _validate(trials: TrialCutter, network: Network, seed: int) -> Network:
     if pass_together(trials, network, _all_trials(network, seed)):
         return network
-    first = trials.run(network, draw_shares(network, seed), draw_means(network))
-    for draw in range(seed if first is not None else seed + 1, seed + DRAWS):
+    first_failure = trials.run(network, draw_shares(network, seed), draw_means(network))
+    for draw in range(seed if first_failure is not None else seed + 1, seed + DRAWS):
         network = _validated_draw(trials, network, draw)
     trials.far = False
-    while first is not None and network.groups:
-        first = trials.run(network, draw_shares(network, seed), draw_means(network))
-        if first is None:
+    while first_failure is not None and network.groups:
+        first_failure = trials.run(network, draw_shares(network, seed), draw_means(network))
+        if first_failure is None:
             break
         network = freeze_groups(network, bisect_failures(trials, network, network.groups, draw_shares(network, seed)))
     network = _with_needed_programs(trials, _with_larger_minimum(trials, network), seed)
@@ -73,8 +73,8 @@ def _with_needed_programs(trials: TrialCutter, network: Network, seed: int) -> N
 def _all_trials(network: Network, seed: int) -> list[Trial]:
     """Return the trials that a network passes which needs no change."""
     draws = [Trial(draw_shares(network, draw), {}, is_strong=draw == 1) for draw in range(seed + 1, seed + DRAWS)]
-    first = Trial(draw_shares(network, seed), draw_means(network))
-    return [first, *draws, Trial(_fewest_units(network), {})]
+    first_trial = Trial(draw_shares(network, seed), draw_means(network))
+    return [first_trial, *draws, Trial(_fewest_units(network), {})]
 
 
 def _validated_draw(trials: TrialCutter, network: Network, seed: int) -> Network:
@@ -84,7 +84,7 @@ def _validated_draw(trials: TrialCutter, network: Network, seed: int) -> Network
         failure = trials.run(network, draw_shares(network, seed), {})
         if failure is None:
             break
-        before = network
+        network_before = network
         network = (
             update_attributes(trials, network, draw_shares(network, seed), failure, ancestors(failure.path))
             or update_attributes_by_group(trials, network, seed, failure)
@@ -93,7 +93,7 @@ def _validated_draw(trials: TrialCutter, network: Network, seed: int) -> Network
             or _with_programs(trials, network, draw_shares(network, seed), failure)
             or freeze_failing_groups(trials, network, draw_shares(network, seed), failure)
         )
-        if network is before:  # no single group is to blame, nor all of them
+        if network is network_before:  # no single group is to blame, nor all of them
             break
     return network
 
@@ -145,33 +145,36 @@ def _with_larger_minimum(trials: TrialCutter, network: Network) -> Network:
     shares = _fewest_units(network)
     if not network.groups or trials.run(network, shares, {}) is None:
         return network
-    alone = bisect_failures(trials, network, network.groups, shares)
-    more = {name: len(shares[name]) + 1 for name in alone}
-    groups = (replace(group, fewest=more.get(group.name, group.fewest)) for group in network.groups)
+    groups_to_blame = bisect_failures(trials, network, network.groups, shares)
+    larger_minimums = {name: len(shares[name]) + 1 for name in groups_to_blame}
+    groups = (replace(group, fewest=larger_minimums.get(group.name, group.fewest)) for group in network.groups)
     return replace(network, groups=tuple(groups))
 
 
 def _fewest_units(network: Network) -> dict[str, Tensor]:
     """Return the last units of every group, as few as it may keep."""
-    least = {group.name: max(group.multiple, group.fewest) for group in network.groups}
-    return {group.name: torch.arange(group.size)[-least[group.name] :] for group in network.groups}
+    least_counts = {group.name: max(group.multiple, group.fewest) for group in network.groups}
+    return {group.name: torch.arange(group.size)[-least_counts[group.name] :] for group in network.groups}
 
 
 def _with_programs(trials: TrialCutter, network: Network, shares: Kept, failure: Failure) -> Network | None:
     """Return the network in which modules run programs, for all groups or for those that fail alone."""
     if isinstance(trials.model, fx.GraphModule):
         return None
-    better = with_module_programs(trials, network, shares, failure)
-    if better is not None:
-        return better
+    network_with_programs = with_module_programs(trials, network, shares, failure)
+    if network_with_programs is not None:
+        return network_with_programs
     if failure.path is None:
         culprits = [*bisect_failures(trials, network, network.groups, shares)]
     else:
-        near = candidate_groups(network, next(iter(ancestors(failure.path))))
-        culprits = [group.name for group in failing_groups(trials, network, near, shares, failure)]
+        near_groups = candidate_groups(network, next(iter(ancestors(failure.path))))
+        culprits = [group.name for group in failing_groups(trials, network, near_groups, shares, failure)]
     for name in culprits:
         kept = {name: shares[name]}
-        alone = trials.run(better or network, kept, {})
-        if alone is not None:
-            better = with_module_programs(trials, better or network, kept, alone) or better
-    return better
+        failure_alone = trials.run(network_with_programs or network, kept, {})
+        if failure_alone is not None:
+            network_with_programs = (
+                with_module_programs(trials, network_with_programs or network, kept, failure_alone)
+                or network_with_programs
+            )
+    return network_with_programs

@@ -58,12 +58,12 @@ def _necessary_updates(
     trials: TrialCutter, network: Network, shares: Kept, failure: Failure, updates: Sequence[AttributeUpdate]
 ) -> list[AttributeUpdate]:
     """Select the updates that are necessary; equal numbers may count other things."""
-    selected = list(updates)
+    necessary_updates = list(updates)
     for update in updates if len(updates) > 1 else ():
-        fewer = [other for other in selected if other is not update]
+        fewer = [other_update for other_update in necessary_updates if other_update is not update]
         if fewer and trials.passes(_with_updates(network, fewer), shares, failure):
-            selected = fewer
-    return selected
+            necessary_updates = fewer
+    return necessary_updates
 
 
 def _with_updates(network: Network, updates: Sequence[AttributeUpdate]) -> Network:
@@ -78,22 +78,22 @@ def update_attributes_by_group(trials: TrialCutter, network: Network, seed: int,
     """Return the network with updates, or steps, for groups that fail alone."""
     path = ancestors(failure.path)[:1]
     shares = draw_shares(network, seed)
-    improved = None
+    improved_network = None
     for group in failing_groups(trials, network, candidate_groups(network, *path), shares, failure) if path else ():
-        better = _update_for_group(trials, improved or network, seed, group.name, failure)
-        improved = better or improved
-    return improved
+        better_network = _update_for_group(trials, improved_network or network, seed, group.name, failure)
+        improved_network = better_network or improved_network
+    return improved_network
 
 
 def _update_for_group(trials: TrialCutter, network: Network, seed: int, name: str, failure: Failure) -> Network | None:
     """Return the network in which one group gets further alone: attributes follow it, or it shrinks in steps."""
     kept = {name: draw_shares(network, seed)[name]}
-    before = trials.run(network, kept, {})
-    if before is None or before.path is None:
+    failure_before = trials.run(network, kept, {})
+    if failure_before is None or failure_before.path is None:
         return None
-    updated = update_attributes(trials, network, kept, before, ancestors(failure.path)[:2])
-    if updated is not None:
-        return updated
+    updated_network = update_attributes(trials, network, kept, failure_before, ancestors(failure.path)[:2])
+    if updated_network is not None:
+        return updated_network
     for step in STEPS:
         groups = tuple(
             replace(group, multiple=step) if group.name == name and group.size > step else group
@@ -101,7 +101,7 @@ def _update_for_group(trials: TrialCutter, network: Network, seed: int, name: st
         )
         candidate = replace(network, groups=groups)
         kept = {name: draw_shares(candidate, seed)[name]}
-        if trials.passes(candidate, kept, before) and not _is_chance(trials, candidate, kept, before):
+        if trials.passes(candidate, kept, failure_before) and not _is_chance(trials, candidate, kept, failure_before):
             return candidate
     return None
 
@@ -114,14 +114,16 @@ def update_attributes_by_output(trials: TrialCutter, network: Network, seed: int
     if failure.path is not None:
         return None
     shares = draw_shares(network, seed)
-    improved = None
+    improved_network = None
     for name in bisect_failures(trials, network, network.groups, shares):
-        current = improved or network
+        current = improved_network or network
         kept = {name: draw_shares(current, seed)[name]}
-        alone = trials.run(current, kept, {})
-        if alone is not None and alone.path is None:
-            improved = _update_reshapers(trials, current, kept, current.by_name[name], alone) or improved
-    return improved
+        failure_alone = trials.run(current, kept, {})
+        if failure_alone is not None and failure_alone.path is None:
+            improved_network = (
+                _update_reshapers(trials, current, kept, current.by_name[name], failure_alone) or improved_network
+            )
+    return improved_network
 
 
 def _update_reshapers(

@@ -21,13 +21,13 @@ MOST_BUNDLES = 12
 
 def merge_heads_with_width(trials: TrialCutter, network: Network, seed: int, failure: Failure) -> Network | None:
     """Return the network in which heads are merged with their share of the width."""
-    tried: set[tuple[str, str]] = set()  # what holds a module has its pairs, too
+    tried_pairs: set[tuple[str, str]] = set()  # what holds a module has its pairs, too
     for path in ancestors(failure.path):
         culprits = failing_groups(trials, network, candidate_groups(network, path), draw_shares(network, seed), failure)
         for wide, narrow in islice(_head_width_pairs(culprits), MOST_BUNDLES):
-            if (wide.name, narrow.name) in tried:
+            if (wide.name, narrow.name) in tried_pairs:
                 continue
-            tried.add((wide.name, narrow.name))
+            tried_pairs.add((wide.name, narrow.name))
             candidate = merge_groups(network, wide, narrow)
             outcome = trials.run(candidate, draw_shares(candidate, seed), {})
             if outcome is None or outcome.progress > failure.progress:
@@ -63,9 +63,9 @@ def _merge_in_class(
     return network
 
 
-def _head_width_pairs(near: Sequence[Group]) -> Iterator[tuple[Group, Group]]:
+def _head_width_pairs(near_groups: Sequence[Group]) -> Iterator[tuple[Group, Group]]:
     """Yield pairs of groups of which one could be cut with a share of the other: heads and a width."""
-    for narrow in sorted(near, key=lambda group: (group.kind not in ("heads", "bundles"), group.size)):
-        wide = [group for group in near if group is not narrow and group.size % narrow.size == 0]
+    for narrow in sorted(near_groups, key=lambda group: (group.kind not in ("heads", "bundles"), group.size)):
+        wide = [group for group in near_groups if group is not narrow and group.size % narrow.size == 0]
         likely = sorted(wide, key=lambda group: (group.size == narrow.size, group.size))
         yield from ((group, narrow) for group in likely)

@@ -23,11 +23,11 @@ def with_module_programs(trials: TrialCutter, network: Network, kept: Kept, fail
     failed, then those within what holds it. What the trial does not need stays as it is; modules of the same class and
     switches share what was found.
     """
-    changed = _changed_modules(network, network.mask(kept))
+    changed_modules = _changed_modules(network, network.mask(kept))
     candidates: Programs = {}
     for holder in ancestors(failure.path) or [""]:
         programs = _replacement_programs(
-            trials, network, (path for path in changed if groups_inside_module(path, holder))
+            trials, network, (path for path in changed_modules if groups_inside_module(path, holder))
         )
         if programs.keys() <= candidates.keys():
             continue
@@ -57,19 +57,19 @@ def with_fixed_lengths(trials: TrialCutter, network: Network, kept: Kept) -> Net
     """
     if not network.module_programs:
         return network
-    recorded = trials.input_shapes(network, kept)
-    fixed = {}
+    recorded_shapes = trials.input_shapes(network, kept)
+    fixed_programs = {}
     for path, program in network.module_programs.items():
         dense = trials.slices(network).program_of(path, network.sizes)
         assert dense is not None
         # A module of which this cut changes no number was not seen to run its program: its lengths are left open.
         unseen = {name: (None,) * len(lengths) for name, lengths in dense.shapes.items()}
         shapes = {
-            name: common_lengths(dense.shapes[name], recorded.get(path, {}).get(name, open_))
+            name: common_lengths(dense.shapes[name], recorded_shapes.get(path, {}).get(name, open_))
             for name, open_ in unseen.items()
         }
-        fixed[path] = replace(program, shapes=shapes)
-    return replace(network, module_programs=fixed)
+        fixed_programs[path] = replace(program, shapes=shapes)
+    return replace(network, module_programs=fixed_programs)
 
 
 def _is_alive(size: ShapeLiteral) -> bool:

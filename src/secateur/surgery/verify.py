@@ -33,18 +33,18 @@ def output_difference(output: Any, expected: Any, lowest: torch.dtype | None = N
     if len(_output_tensors(output)) != len(_output_tensors(expected)) or any(a.shape != b.shape for a, b in pairs):
         shapes = [[tuple(t.shape) for t in _output_tensors(value)] for value in (output, expected)]
         raise SurgeryError(f"the cut model returns shapes {shapes[0]} where the dense one returns {shapes[1]}")
-    worst, inside = 0.0, 0.0 if lowest is None else _tolerance(lowest)
-    allowed = inside
+    worst, tolerance_of_type = 0.0, 0.0 if lowest is None else _tolerance(lowest)
+    tolerance = tolerance_of_type
     for a, b in pairs:
         if not (b.is_floating_point() or b.is_complex()):
             continue
         infinite = ~torch.isfinite(b)
         if not bool((~torch.isfinite(a) == infinite).all()) or not _are_same(a[infinite], b[infinite]):
-            return float("inf"), max(inside, _tolerance(b.dtype))
+            return float("inf"), max(tolerance_of_type, _tolerance(b.dtype))
         scale = max(_largest_magnitude(b.masked_fill(infinite, 0)), 1e-6)
         gap = _largest_magnitude((a - b).masked_fill_(infinite, 0)) / scale
-        worst, allowed = max(worst, gap), max(allowed, _tolerance(b.dtype))
-    return worst, allowed
+        worst, tolerance = max(worst, gap), max(tolerance, _tolerance(b.dtype))
+    return worst, tolerance
 
 
 def _are_same(values: Tensor, expected: Tensor) -> bool:
@@ -78,13 +78,13 @@ def verify(small: nn.Module, network: Network, kept: Kept, means: Means) -> floa
     batch = network.example
     with isolated_evaluation(small, network.program.writes), torch.random.fork_rng(devices=[]):
         mask = network.mask(kept)
-        expected = run_masked(network, batch, mask, means)
+        expected_output = run_masked(network, batch, mask, means)
         try:
             with masked_draws(network, batch, mask, means):
                 output = call_model(small, batch)
         except Exception as failure:  # the model's own code may raise anything
             raise SurgeryError(f"the cut {type(small).__name__} can't be run: {failure_text(failure)}") from failure
-    return compare_outputs(output, expected, type(small).__name__, network.program.lowest_type)
+    return compare_outputs(output, expected_output, type(small).__name__, network.program.lowest_type)
 
 
 def compare_outputs(output: Any, expected: Any, title: str, lowest: torch.dtype | None = None) -> float:
@@ -93,26 +93,26 @@ def compare_outputs(output: Any, expected: Any, title: str, lowest: torch.dtype 
     Raises:
         SurgeryError: it is more than float noise.
     """
-    worst, allowed = output_difference(output, expected, lowest)
-    if not worst <= allowed:
+    worst, tolerance = output_difference(output, expected, lowest)
+    if not worst <= tolerance:
         raise SurgeryError(
             f"the cut {title} differs from the masked run by {worst:.1e} of its largest output, where "
-            f"{allowed:.0e} is float noise; please report this network"
+            f"{tolerance:.0e} is float noise; please report this network"
         )
     return worst
 
 
 @comparable_arithmetic()
-def check_same(model: nn.Module, plain: nn.Module, batch: Batch) -> None:
+def check_same(model: nn.Module, plain_model: nn.Module, batch: Batch) -> None:
     """Check that two outputs agree.
 
     Raises:
         TraceError: a model with its computed weights folded is not the same any more.
     """
-    with isolated_evaluation(model), isolated_evaluation(plain), torch.random.fork_rng(devices=[]):
-        expected = run_seeded(model, batch)
+    with isolated_evaluation(model), isolated_evaluation(plain_model), torch.random.fork_rng(devices=[]):
+        expected_output = run_seeded(model, batch)
         try:
-            compare_outputs(run_seeded(plain, batch), expected, type(model).__name__)
+            compare_outputs(run_seeded(plain_model, batch), expected_output, type(model).__name__)
         except SecateurError as failure:
             raise TraceError(
                 f"{type(model).__name__} looks at its own parametrizations, and is another network without them; "

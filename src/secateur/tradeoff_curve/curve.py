@@ -85,22 +85,22 @@ class Tradeoff:
             NameMatchError: no bound is given, one is not a number, or a name is unknown or not measured here.
             BudgetError: no network is within the bounds.
         """
-        known = {*self.points[0].changes, *SIZES}
+        known_names = {*self.points[0].changes, *SIZES}
         if (
             not bounds
-            or not bounds.keys() <= known
+            or not bounds.keys() <= known_names
             or not all(isinstance(bound, int | float) for bound in bounds.values())
         ):
             raise NameMatchError(
-                f"pick() takes numbers as bounds on {', '.join(sorted(known))}, such as "
+                f"pick() takes numbers as bounds on {', '.join(sorted(known_names))}, such as "
                 + ("loss=0.05" if self.measure == "loss" else f"{self.measure}=-0.01")
             )
-        inside = [point for point in self.points if all(_meets_bound(point, *bound) for bound in bounds.items())]
-        if not inside:
+        points_within = [point for point in self.points if all(_meets_bound(point, *bound) for bound in bounds.items())]
+        if not points_within:
             raise BudgetError(
                 f"no network of this curve is within {bounds}:\n{self}\nallow more, or add larger budgets to keep="
             )
-        return min(inside, key=lambda point: point.fraction("macs")).result
+        return min(points_within, key=lambda point: point.fraction("macs")).result
 
     def rows(self) -> list[list[str]]:
         """Return the table of all networks, its header first."""

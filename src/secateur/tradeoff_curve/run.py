@@ -125,28 +125,28 @@ def tradeoff(
     examples = checked_data(model, data, test, loss, [by], metric=metric)
     settings = {"tuning": tuning, "only": only, "skip": skip, "kinds": kinds, "new_biases": new_biases, **options}
     settings |= {"keep": budgets, **config.settings}
-    with run_checkpoint(checkpoint, "tradeoff", model, examples.batches, settings) as saved:
+    with run_checkpoint(checkpoint, "tradeoff", model, examples.batches, settings) as results:
         stages = ("trace", "score", *(budget_text(budget) for budget in budgets))
         with stage("trace", stages):
             network = trace_in_layout(model, examples.data, kinds, new_biases, layout)
-        traced = select_units(network, only, skip)
-        check_network(traced, examples.batches, budgets, config)
-        calibration, judged = calibration_and_tests(model, traced.network, examples)
+        selected_network = select_units(network, only, skip)
+        check_network(selected_network, examples.batches, budgets, config)
+        calibration, tests = calibration_and_tests(model, selected_network.network, examples)
         with stage("score", stages):
-            score_network = partial(_scores, traced, calibration, config, **options)
-            scores = saved.scores("scores-1", by, score_network)
-        repairs = RepairSettings(tuning or {}, seed, config.time, saved.repairs)
-        measured = measured_examples(calibration, judged, examples.data[0] if examples.test is None else judged[0])
-        curve = CurvePoints(model, calibration, measured, replace(config, results=saved.plans), repairs)
+            score_network = partial(_scores, selected_network, calibration, config, **options)
+            scores = results.scores("scores-1", by, score_network)
+        repairs = RepairSettings(tuning or {}, seed, config.time, results.repairs)
+        report_examples = measured_examples(calibration, tests, examples.data[0] if examples.test is None else tests[0])
+        curve = CurvePoints(model, calibration, report_examples, replace(config, results=results.plans), repairs)
         points = sorted((curve.point(scores, budget, stages) for budget in budgets), key=_remaining_macs, reverse=True)
-    return Tradeoff(network.title, sum(batch.size or 1 for batch in judged), tuple(points))
+    return Tradeoff(network.title, sum(batch.size or 1 for batch in tests), tuple(points))
 
 
-def _scores(traced: SelectedNetwork, calibration: Calibration, config: PruneConfig, **options: Any) -> Scores:
+def _scores(selected_network: SelectedNetwork, calibration: Calibration, config: PruneConfig, **options: Any) -> Scores:
     """Score the units as the settings say."""
     return score(
-        traced.network, calibration.microbatches, config.by, loss=config.loss, ablation=config.ablation,
-        only=traced.only, skip=traced.skip, seed=config.seed, **options,
+        selected_network.network, calibration.microbatches, config.by, loss=config.loss, ablation=config.ablation,
+        only=selected_network.only, skip=selected_network.skip, seed=config.seed, **options,
     )  # fmt: skip
 
 

@@ -79,15 +79,15 @@ class BlockTerms:
 
     def _through_sum(self, node: Node, user: Node) -> Terms | None:
         """Return the terms of a sum without those of its other operand."""
-        others = [operand for operand in user.args[:2] if operand is not node]
+        other_operands = [operand for operand in user.args[:2] if operand is not node]
         total = self.of(user)
-        if total is None or not others:  # x + x
+        if total is None or not other_operands:  # x + x
             return total
-        written = self._written(others[0], user) if isinstance(others[0], Node) else None
-        if written is None:
+        other_terms = self._written(other_operands[0], user) if isinstance(other_operands[0], Node) else None
+        if other_terms is None:
             return None
         remaining: Terms = Counter(total)
-        remaining.subtract(written)
+        remaining.subtract(other_terms)
         return remaining
 
     def _written(self, node: Node, user: Node) -> Terms | None:

@@ -50,23 +50,27 @@ class TrainingGateGradients:
             self._move_to_consumers(position)
         self._norm_positions = [position for position in positions.norms if position.node in self._norms]
         consumers = [layer for layer in self.layers.values() if layer.reads]
-        read = {group.name for group in groups if any(group.owns(layer.inputs) for layer in consumers)}
-        gated = (group for group in groups if group.name in read or not bool(self._at_consumers[group.span].any()))
-        self.groups = [group for group in gated if group.multiple == 1]  # units of others cannot be removed one by one
+        names_read = {group.name for group in groups if any(group.owns(layer.inputs) for layer in consumers)}
+        gated_groups = (
+            group for group in groups if group.name in names_read or not bool(self._at_consumers[group.span].any())
+        )
+        self.groups = [
+            group for group in gated_groups if group.multiple == 1
+        ]  # units of others cannot be removed one by one
 
     def squares(self, parameters: Parameters) -> dict[str, Tensor]:
         """Return the squared derivative by each unit's gate, over the number of its positions, by group (units,)."""
-        known: dict[Term, Tensor] = {}
+        known_values: dict[Term, Tensor] = {}
         total = torch.zeros(self.network.units + 1, dtype=torch.float64)
         for position, terms in self._blocks:
             if terms is not None:
-                _add(total, position, self._sum(terms, parameters, known))
+                _add(total, position, self._sum(terms, parameters, known_values))
         norms = torch.zeros_like(total)
         for position in self._norm_positions:
-            _add(norms, position, self._value(Term("norm", position.node), parameters, known).square())
+            _add(norms, position, self._value(Term("norm", position.node), parameters, known_values).square())
         if any(bool(self._at_consumers[group.span].any()) for group in self.groups):
             consumers = [Term("reads", layer.node) for layer in self.layers.values() if layer.reads]
-            at_consumers = sum(self._value(term, parameters, known) for term in consumers)
+            at_consumers = sum(self._value(term, parameters, known_values) for term in consumers)
             total = torch.where(self._at_consumers, at_consumers, total)
             norms[self._at_consumers] = 0
         squares = (total.square() + norms) / self._count
@@ -77,17 +81,17 @@ class TrainingGateGradients:
         self._at_consumers[units] = True
         self._count[units] = 1
 
-    def _sum(self, terms: Terms, parameters: Parameters, known: dict[Term, Tensor]) -> Tensor:
+    def _sum(self, terms: Terms, parameters: Parameters, known_values: dict[Term, Tensor]) -> Tensor:
         total = torch.zeros(self.network.units + 1, dtype=torch.float64)
         for term, times in terms.items():
-            total += times * self._value(term, parameters, known)
+            total += times * self._value(term, parameters, known_values)
         return total
 
-    def _value(self, term: Term, parameters: Parameters, known: dict[Term, Tensor]) -> Tensor:
+    def _value(self, term: Term, parameters: Parameters, known_values: dict[Term, Tensor]) -> Tensor:
         """Return a term of every unit, computed once for all gates (units + 1,)."""
-        if term not in known:
-            known[term] = self._read(term, parameters)
-        return known[term]
+        if term not in known_values:
+            known_values[term] = self._read(term, parameters)
+        return known_values[term]
 
     def _read(self, term: Term, parameters: Parameters) -> Tensor:
         if term.kind == "norm":

@@ -114,21 +114,21 @@ class TrainingLoop:
         method: TrainingMethod | None,
         is_finished: Callable[[int], bool],
         learning_rate_at: Callable[[int], float],
-        most: int,
+        most_steps: int,
         total: int | None,
     ) -> int:
         modes = {module: module.training for module in self.model.modules()}
-        step = first = self._resume(stage, method, most)
-        written = time.monotonic()
+        step = first_step = self._resume(stage, method, most_steps)
+        last_write = time.monotonic()
         try:
             self.model.train()
             for step in training_steps(
                 stage, self.optimizer, lambda number: self._loss_at(stage, number), is_finished,
-                learning_rate_at=learning_rate_at, first=first, total=total,
+                learning_rate_at=learning_rate_at, first=first_step, total=total,
             ):  # fmt: skip
-                if time.monotonic() - written >= self.settings.seconds:
+                if time.monotonic() - last_write >= self.settings.seconds:
                     self._write(stage, step, method)
-                    written = time.monotonic()
+                    last_write = time.monotonic()
         finally:
             for module, mode in modes.items():
                 module.training = mode
@@ -168,7 +168,7 @@ class TrainingLoop:
         if path is not None:
             write_training_state(path, f"{stage} {self._fingerprint}", step, self.model, self.optimizer, method)
 
-    def _resume(self, stage: str, method: TrainingMethod | None, most: int) -> int:
+    def _resume(self, stage: str, method: TrainingMethod | None, most_steps: int) -> int:
         """Take over the state of an earlier run, and return the number of its steps."""
         path = self._state_path(stage)
         if path is None:
@@ -178,4 +178,4 @@ class TrainingLoop:
             raise StorageError(f"{older} is a state that version 0.7 wrote; resume with that version, or remove it")
         if not path.exists():
             return 0
-        return read_training_state(path, f"{stage} {self._fingerprint}", self.model, self.optimizer, method, most)
+        return read_training_state(path, f"{stage} {self._fingerprint}", self.model, self.optimizer, method, most_steps)

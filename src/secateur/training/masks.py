@@ -14,12 +14,12 @@ from secateur.coupling.network import Network
 from secateur.errors import SurgeryError
 
 
-def _zero_entries(tensor: Tensor, axis: int, removed: Tensor) -> None:
+def _zero_entries(tensor: Tensor, axis: int, removed_entries: Tensor) -> None:
     """Zero the entries of a tensor at some indices along an axis, or all of them where its block is removed."""
     if axis == WHOLE:
         tensor.zero_()
     else:
-        tensor.index_fill_(axis, removed, 0)
+        tensor.index_fill_(axis, removed_entries, 0)
 
 
 MOMENTA = ("momentum_buffer", "exp_avg")  # as torch's optimizers name the averages of gradients
@@ -62,10 +62,10 @@ def fading(model: nn.Module, kept: Mapping[str, Tensor], factor: float) -> Itera
     factors = {name: torch.where(mask, 1.0, factor) for name, mask in kept.items()}
 
     def fade(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        trained_ids = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         with torch.no_grad():
             for name, entry_factors in factors.items():
-                if id(parameters[name]) in trained:
+                if id(parameters[name]) in trained_ids:
                     parameters[name].mul_(entry_factors.to(parameters[name]))
 
     hook = register_optimizer_step_post_hook(fade)
@@ -108,28 +108,30 @@ class Masks:
     def remove(self, units: Tensor) -> None:
         """Remove units, by their numbers in the network (removed,); earlier removals remain."""
         self.alive[units] = False
-        zeroed: defaultdict[str, list[tuple[int, Tensor]]] = defaultdict(list)
+        zeroed_entries: defaultdict[str, list[tuple[int, Tensor]]] = defaultdict(list)
         for member in self.network.members:
-            removed = torch.nonzero(~self.alive[member.units]).flatten()
-            if len(removed) and member.tensor in self.parameters:
-                zeroed[member.tensor].append((member.axis, removed.to(self.parameters[member.tensor].device)))
-        self._zeroed = dict(zeroed)
+            removed_entries = torch.nonzero(~self.alive[member.units]).flatten()
+            if len(removed_entries) and member.tensor in self.parameters:
+                zeroed_entries[member.tensor].append(
+                    (member.axis, removed_entries.to(self.parameters[member.tensor].device))
+                )
+        self._zeroed = dict(zeroed_entries)
         self.apply()
 
     def apply(self) -> None:
         """Set the entries of removed units to zero again, where an optimizer has moved them."""
         with torch.no_grad():
             for name, entries in self._zeroed.items():
-                for axis, removed in entries:
-                    _zero_entries(self.parameters[name], axis, removed)
+                for axis, removed_entries in entries:
+                    _zero_entries(self.parameters[name], axis, removed_entries)
 
     @torch.no_grad()
     def clear_momentum(self, optimizer: torch.optim.Optimizer) -> None:
         """Zero the momentum of removed entries, in optimizers that keep one for each entry."""
         for name, entries in self._zeroed.items():
             for momentum in momenta_of(optimizer, self.parameters[name]):
-                for axis, removed in entries:
-                    _zero_entries(momentum, axis, removed)
+                for axis, removed_entries in entries:
+                    _zero_entries(momentum, axis, removed_entries)
 
     def kept(self) -> dict[str, Tensor]:
         """Return the units that are not removed, by group."""

@@ -23,9 +23,9 @@ def check_holds(optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor])
     """
     missing = [name for name, weight in weights.items() if not _holds_any(optimizer, [weight])]
     if missing:
-        others = f" and {number_of(len(missing) - 1, 'further weight')}" if len(missing) > 1 else ""
+        rest_text = f" and {number_of(len(missing) - 1, 'further weight')}" if len(missing) > 1 else ""
         raise OptionError(
-            f"this {type(optimizer).__name__} does not hold {missing[0]}{others} of this model, so it never trains "
+            f"this {type(optimizer).__name__} does not hold {missing[0]}{rest_text} of this model, so it never trains "
             "what is to be pruned; make it from model.parameters() of the model that is given here, or name layers "
             "that are not trained in skip="
         )
@@ -63,8 +63,8 @@ def attach_optimizer_hooks(
             before()
             return loss
 
-        others = {name: value for name, value in kwargs.items() if name != "closure"}
-        return (args[0], closure_then_before, *args[2:]), others
+        options = {name: value for name, value in kwargs.items() if name != "closure"}
+        return (args[0], closure_then_before, *args[2:]), options
 
     return [
         optimizer.register_step_pre_hook(run_before),
@@ -102,5 +102,5 @@ def scale_of(optimizer: torch.optim.Optimizer) -> float:
 
 
 def _holds_any(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> bool:
-    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    return any(id(parameter) in trained for parameter in parameters)
+    trained_ids = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    return any(id(parameter) in trained_ids for parameter in parameters)

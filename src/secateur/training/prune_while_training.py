@@ -97,15 +97,16 @@ def prune_while_training(
         raise OptionError(f"towards={towards!r} is unknown; known are {', '.join(TOWARDS)}")
     find_criterion("taylor-gates" if by == OWN_GATES else by)
     options = (dict(keep), by, towards, every, units_per_step, round_to, floor, only, skip)
-    unmarked = training_session(model, data, test, learning_rate, batch_size, seed, checkpoint, options)
+    session = training_session(model, data, test, learning_rate, batch_size, seed, checkpoint, options)
     work = copy_model(model, {})
     requires_grad = {name: parameter.requires_grad for name, parameter in work.named_parameters()}
     for parameter in work.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
-    network = trace(work, unmarked.example)
-    measured = unmarked.marked_by(network)
-    batches = _with_targets(measured, towards)
-    session = replace(measured, batches=batches, settings=replace(measured.settings, distill=towards == "dense"))
+    network = trace(work, session.example)
+    marked_session = session.marked_by(network)
+    batches = _with_targets(marked_session, towards)
+    settings = replace(marked_session.settings, distill=towards == "dense")
+    session = replace(marked_session, batches=batches, settings=settings)
     loop = session.loop(work)
     schedule = TaylorSchedule(
         work, network, loop.optimizer, keep, every=every, units_per_step=units_per_step, round_to=round_to,
@@ -117,10 +118,10 @@ def prune_while_training(
         loop.run("tuning", tuning_steps, schedule)
     with stage("cut", TAYLOR_STAGES):
         small = _cut_network(schedule, requires_grad)
-    pruned = f"{number_of(pruning_steps, 'step')} until the budget was met"
-    note = f"in training towards {towards}, {pruned}, {tuning_steps:,} more"
+    steps_text = f"{number_of(pruning_steps, 'step')} until the budget was met"
+    note = f"in training towards {towards}, {steps_text}, {tuning_steps:,} more"
     with stage("measure", TAYLOR_STAGES):
-        return _result(measured, small, schedule, note)
+        return _result(marked_session, small, schedule, note)
 
 
 def _cut_network(schedule: TaylorSchedule, requires_grad: Mapping[str, bool]) -> nn.Module:

@@ -28,11 +28,11 @@ def removal_order(
     scored_sets: list[tuple[float, list[int]]] = []
     for group in groups:
         remaining = torch.nonzero(alive[group.span]).flatten()
-        ranked = remaining[scores[group.name][remaining].argsort(stable=True)]
-        first = len(ranked) % round_to or round_to
+        ranked_units = remaining[scores[group.name][remaining].argsort(stable=True)]
+        first_count = len(ranked_units) % round_to or round_to
         fewest, highest = int(sizes_in_steps(group, round_to, floor)[0]), -math.inf
-        for stop in range(first, len(ranked) - fewest + 1, round_to):
-            units = ranked[max(stop - round_to, 0) : stop]
+        for stop in range(first_count, len(ranked_units) - fewest + 1, round_to):
+            units = ranked_units[max(stop - round_to, 0) : stop]
             highest = max(highest, float(scores[group.name][units].sum()))
             scored_sets.append((highest, (group.offset + units).tolist()))
     return [units for _, units in sorted(scored_sets, key=lambda scored: scored[0])]

@@ -48,7 +48,7 @@ def read_training_state(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     method: TrainingMethod | None,
-    most: int,
+    most_steps: int,
 ) -> int:
     """Read the state that an earlier run wrote, and load it into the model, the optimizer and the method.
 
@@ -58,7 +58,7 @@ def read_training_state(
         model: the model.
         optimizer: the optimizer of the model.
         method: the method that changes the weights, if any.
-        most: the largest number of steps that the state can have.
+        most_steps: the largest number of steps that the state can have.
 
     Returns:
         The number of steps made.
@@ -73,16 +73,16 @@ def read_training_state(
             "what it was begun with"
         )
     participants = _Participants(model, optimizer, method)
-    before = copy.deepcopy(participants.state())
-    state = {**state, "method": _with_current_names(state.get("method"), before["method"])}
+    state_before = copy.deepcopy(participants.state())
+    state = {**state, "method": _with_current_names(state.get("method"), state_before["method"])}
     try:
-        _check_state(state, before, optimizer, most)
+        _check_state(state, state_before, optimizer, most_steps)
     except StorageError as failure:
         raise StorageError(f"{path} can't be resumed from: {failure}; remove it") from failure
     try:
         participants.load(state)
     except (SecateurError, RuntimeError, ValueError, TypeError, KeyError) as failure:
-        participants.load(before)
+        participants.load(state_before)
         raise StorageError(f"{path} can't be resumed from: {failure}; remove it") from failure
     return int(state["step"])
 
@@ -121,7 +121,7 @@ class _Participants:
 
 
 def _check_state(
-    state: Mapping[str, Any], template: Mapping[str, Any], optimizer: torch.optim.Optimizer, most: int
+    state: Mapping[str, Any], template: Mapping[str, Any], optimizer: torch.optim.Optimizer, most_steps: int
 ) -> None:
     """Check that a state has the form of the present one, and finite values.
 
@@ -129,8 +129,8 @@ def _check_state(
         StorageError: It does not.
     """
     check_alike(state, {**template, "step": 0, "optimizer": state.get("optimizer")}, "the state")
-    if not 0 <= state["step"] <= most:
-        raise StorageError(f"it has {state['step']:,} steps, but this training has {most:,}")
+    if not 0 <= state["step"] <= most_steps:
+        raise StorageError(f"it has {state['step']:,} steps, but this training has {most_steps:,}")
     _check_finite(state["model"], "the state.model")
     _check_optimizer(state["optimizer"], optimizer)
 

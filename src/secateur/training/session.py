@@ -49,10 +49,14 @@ class TrainingSession:
 
     def marked_by(self, network: Network) -> "TrainingSession":
         """Return the session with examples that are marked by the network, as `as_examples` does."""
-        fitted, measured = (as_examples(network, batches) for batches in (self.batches, self.examples.measured))
-        (timed,) = as_examples(network, [self.examples.timed])
+        fitted_batches, measured_batches = (
+            as_examples(network, batches) for batches in (self.batches, self.examples.measured)
+        )
+        (timed_batch,) = as_examples(network, [self.examples.timed])
         return replace(
-            self, batches=fitted, examples=replace(self.examples, fitted=fitted, measured=measured, timed=timed)
+            self,
+            batches=fitted_batches,
+            examples=replace(self.examples, fitted=fitted_batches, measured=measured_batches, timed=timed_batch),
         )
 
     def loop(self, model: nn.Module) -> TrainingLoop:
@@ -61,13 +65,13 @@ class TrainingSession:
         Raises:
             OptionError: all parameters are frozen.
         """
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        if not trained:
+        trained_parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if not trained_parameters:
             raise OptionError(
                 f"no parameter of this {type(model).__name__} requires gradients, so nothing can be trained; call "
                 "model.requires_grad_(True) first"
             )
-        optimizer = torch.optim.Adam(trained, self.settings.learning_rate)
+        optimizer = torch.optim.Adam(trained_parameters, self.settings.learning_rate)
         return TrainingLoop(model, self.dense, self.batches, optimizer, self.settings)
 
     def training_by_round(self, steps: int) -> Callable[[nn.Module], object]:
@@ -108,13 +112,13 @@ def training_session(
         DataError: The examples cannot be used.
         TraceError: The model holds NaN, or is of a kind that cannot be pruned.
     """
-    checked = _checked_examples(model, data, test, trains)
+    checked_examples = _checked_examples(model, data, test, trains)
     folder = None if checkpoint is None else Path(checkpoint)
     settings = TrainingSettings(learning_rate, batch_size, seed, folder, repr(tuple(options)))
     if test is None and not trains:  # nothing is fitted to the examples
-        examples = ReportExamples(checked.data, checked.data, checked.data[0], True)
+        examples = ReportExamples(checked_examples.data, checked_examples.data, checked_examples.data[0], True)
     else:
-        examples = split_examples(checked.data, checked.test, None)
+        examples = split_examples(checked_examples.data, checked_examples.test, None)
     return TrainingSession(model, examples.fitted, examples, settings)
 
 

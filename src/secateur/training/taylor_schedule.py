@@ -114,10 +114,10 @@ class TaylorSchedule(TrainingMethod):
         if by is not None:
             find_criterion(by)
         self.network = traced_network(self.model, example_inputs)
-        selected = self.network.select(only, skip)
-        self._selected = [group.name for group in selected]
-        self.gates = TrainingGateGradients(self.network, selected)
-        self.groups = self._removable_groups(selected)
+        selected_groups = self.network.select(only, skip)
+        self._selected = [group.name for group in selected_groups]
+        self.gates = TrainingGateGradients(self.network, selected_groups)
+        self.groups = self._removable_groups(selected_groups)
         check_reachable(self.network, self.groups, self.keep, round_to, floor)
         self.units_per_step = units_per_step or max(round_to, round(0.02 * self.network.units))
         self.masks = Masks(self.model, self.network)
@@ -208,13 +208,13 @@ class TaylorSchedule(TrainingMethod):
             self._averages = self._scores_by(self.by)
         self._remove(self._averages)
 
-    def _removable_groups(self, selected: Sequence[Group]) -> list[Group]:
+    def _removable_groups(self, selected_groups: Sequence[Group]) -> list[Group]:
         """Return the groups that lose units.
 
         Raises:
             TraceError: There are none.
         """
-        groups = self.gates.groups if self.by is None else [group for group in selected if group.multiple == 1]
+        groups = self.gates.groups if self.by is None else [group for group in selected_groups if group.multiple == 1]
         if not groups:
             lacks = "gates whose gradients can be read" if self.by is None else "units that can be removed one by one"
             raise TraceError(f"no group of this network has {lacks}\n{self.network}")
@@ -234,14 +234,14 @@ class TaylorSchedule(TrainingMethod):
 
     def _remove(self, scores: Mapping[str, Tensor]) -> None:
         """Remove the lowest of all units, as many as one removal takes or until the budget is met."""
-        removed: list[int] = []
+        removed_units: list[int] = []
         for units in removal_order(self.groups, self.masks.alive, scores, self.round_to, self.floor):
-            if removed and len(removed) + len(units) > self.units_per_step:
+            if removed_units and len(removed_units) + len(units) > self.units_per_step:
                 break
-            removed += units
-            if self._is_within_budget(self.masks.kept_without(removed)):
+            removed_units += units
+            if self._is_within_budget(self.masks.kept_without(removed_units)):
                 break
-        self.masks.remove(torch.tensor(removed, dtype=torch.long))
+        self.masks.remove(torch.tensor(removed_units, dtype=torch.long))
         self.masks.clear_momentum(self.optimizer)
         self.is_finished = self._is_within_budget(self.masks.kept())
         if self.is_finished:

@@ -37,9 +37,9 @@ def warn(message: str, subject: str = "", kind: str = "") -> None:
     if _are_dropped.get():
         return
     warning = SecateurWarning(message, subject, kind or NUMBER.sub("#", message.replace(subject or "\0", "")))
-    collected = _collected.get()
-    if collected is not None:
-        collected.append(warning)
+    collected_warnings = _collected.get()
+    if collected_warnings is not None:
+        collected_warnings.append(warning)
     debug_details(f"warning: {message}")
     frame = _caller_frame()
     registry = frame.f_globals.setdefault("__warningregistry__", {})
@@ -64,24 +64,24 @@ def warnings_collected() -> Iterator[None]:
         yield
         return
     token = _collected.set([])
-    shown: list[warnings.WarningMessage] = []
+    new_warnings: list[warnings.WarningMessage] = []
     try:
-        with warnings.catch_warnings(record=True) as recorded:
+        with warnings.catch_warnings(record=True) as recorded_warnings:
             try:
                 yield
             finally:
-                shown = list(recorded)
+                new_warnings = list(recorded_warnings)
     finally:
         _collected.reset(token)
-        _show(shown)
+        _show(new_warnings)
 
 
-def _show(recorded: Sequence[warnings.WarningMessage]) -> None:
+def _show(recorded_warnings: Sequence[warnings.WarningMessage]) -> None:
     """Show recorded warnings, one line for each kind, at the place of the first of the kind."""
-    messages = [(record, _as_warning(record)) for record in recorded]
-    first = {_kind_of(message): record for record, message in reversed(messages)}
+    messages = [(record, _as_warning(record)) for record in recorded_warnings]
+    first_records = {_kind_of(message): record for record, message in reversed(messages)}
     for kind, alike in _by_kind(message for _, message in messages).items():
-        record = first[kind]
+        record = first_records[kind]
         text = merged_text(alike, MOST_SUBJECTS)
         message = SecateurWarning(text) if isinstance(alike[0], SecateurWarning) else Warning(text)
         warnings.showwarning(alike[0] if len(alike) == 1 else message, record.category, record.filename, record.lineno)
@@ -114,12 +114,16 @@ def merged_text(alike: Sequence[Warning], most: int | None = None) -> str:
         alike: the warnings.
         most: the number of subjects to name; by default all.
     """
-    subjects = list(dict.fromkeys(one.subject for one in alike if isinstance(one, SecateurWarning) and one.subject))
-    texts = list(dict.fromkeys(str(one) for one in alike))
+    subjects = list(
+        dict.fromkeys(warning.subject for warning in alike if isinstance(warning, SecateurWarning) and warning.subject)
+    )
+    texts = list(dict.fromkeys(str(warning) for warning in alike))
     if len(subjects) > 1:
-        others = subjects[1:] if most is None else subjects[1 : most + 1]
-        further = f" and {len(subjects) - 1 - len(others)} more" if len(subjects) - 1 > len(others) else ""
-        return f"{texts[0]}; the same holds for {', '.join(others)}{further}"
+        other_subjects = subjects[1:] if most is None else subjects[1 : most + 1]
+        further = (
+            f" and {len(subjects) - 1 - len(other_subjects)} more" if len(subjects) - 1 > len(other_subjects) else ""
+        )
+        return f"{texts[0]}; the same holds for {', '.join(other_subjects)}{further}"
     return texts[0] if len(texts) == 1 else f"{texts[0]} ({len(texts) - 1} more differ from this only in numbers)"
 
 

@@ -60,9 +60,9 @@ def page_faults(call: Callable[[], Any]) -> int:
     if resource is None or who is None:
         return 0
     call()
-    before = resource.getrusage(who).ru_minflt
+    faults_before = resource.getrusage(who).ru_minflt
     call()
-    return int(resource.getrusage(who).ru_minflt - before)
+    return int(resource.getrusage(who).ru_minflt - faults_before)
 
 
 @contextmanager
@@ -99,11 +99,11 @@ def _kernels_in_float32() -> tuple[Any, ...]:
 @contextmanager
 def _deterministic_algorithms() -> Iterator[None]:
     """Use deterministic algorithms where an operator has one."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    old_settings = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*deterministic")
             yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.use_deterministic_algorithms(old_settings[0], warn_only=old_settings[1])

@@ -123,26 +123,26 @@ def _gather_messages(label: str, payload: Any, failure: Exception | None) -> lis
     Raises:
         ProcessError: another process has ended.
     """
-    received: list[Any] = [None] * process_count()
+    packed_messages: list[Any] = [None] * process_count()
     try:
-        distributed.all_gather_object(received, _pack_message(label, payload, failure), group=_active_group())
+        distributed.all_gather_object(packed_messages, _pack_message(label, payload, failure), group=_active_group())
     except RuntimeError as lost:
         traceback.clear_frames(lost.__traceback__)  # a group that they hold would outlive the interpreter's threads
         message = f"another process ended before {label!r} was done; see its own error"
         raise _mark_shared(ProcessError(message)) from lost
-    return [pickle.loads(packed) for packed in received]
+    return [pickle.loads(packed_message) for packed_message in packed_messages]
 
 
 def _pack_message(label: str, payload: Any, failure: Exception | None) -> bytes:
     """Return a message as bytes; results that can't be sent are a failure of this process."""
     try:
         is_named = failure is None or isinstance(failure, SecateurError)
-        sent: Any = failure if is_named else f"{type(failure).__name__}: {failure}"
-        packed = pickle.dumps(_Message(label, payload, sent))
-        pickle.loads(packed)
+        failure_to_send: Any = failure if is_named else f"{type(failure).__name__}: {failure}"
+        packed_message = pickle.dumps(_Message(label, payload, failure_to_send))
+        pickle.loads(packed_message)
     except Exception as unsent:  # noqa: BLE001 (told to all processes, which raise it)
-        packed = pickle.dumps(_Message(label, failure=f"{type(unsent).__name__}: {unsent or failure}"))
-    return packed
+        packed_message = pickle.dumps(_Message(label, failure=f"{type(unsent).__name__}: {unsent or failure}"))
+    return packed_message
 
 
 def _failure_in(number: int, message: _Message) -> Exception:
@@ -165,10 +165,10 @@ def broadcast_result(make: Callable[[], Produced], label: str = "a result") -> P
     """Compute a result in the first process and give it to all; an exception there is raised in all."""
     if process_count() == 1:
         return make()
-    produced: Produced | None = None
+    own_result: Produced | None = None
     with failures_exchanged(label):
-        produced = make() if process_rank() == 0 else None
-    result: Produced = exchange(label, produced)[0]
+        own_result = make() if process_rank() == 0 else None
+    result: Produced = exchange(label, own_result)[0]
     return result
 
 
@@ -182,8 +182,8 @@ def results_if_shared(make: Callable[[], Produced], label: str) -> list[Produced
     if not is_shared():
         return [make()]
     with failures_exchanged(label):
-        produced = make()
-    results: list[Produced] = exchange(label, produced)
+        result = make()
+    results: list[Produced] = exchange(label, result)
     return results
 
 

@@ -38,9 +38,9 @@ class LiveBytes(TorchDispatchMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        known = {_storage_key(leaf) for leaf in pytree.tree_leaves((args, kwargs))}
+        known_keys = {_storage_key(leaf) for leaf in pytree.tree_leaves((args, kwargs))}
         for leaf in pytree.tree_leaves(result):
-            if isinstance(leaf, Tensor) and _storage_key(leaf) not in known:
+            if isinstance(leaf, Tensor) and _storage_key(leaf) not in known_keys:
                 self._track(leaf)
         return result
 

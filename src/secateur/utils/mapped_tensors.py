@@ -32,8 +32,8 @@ class TensorRoom:
 
     def copy(self, tensor: Tensor) -> Tensor:
         """Return a copy of a tensor, in memory if there is room for it, else in a temporary file, if possible."""
-        stored = self.fit(tensor)
-        return tensor.clone() if stored is tensor else stored
+        stored_tensor = self.fit(tensor)
+        return tensor.clone() if stored_tensor is tensor else stored_tensor
 
     def release(self, size: int) -> None:
         """Free the room of a tensor that is not in use any more, by its bytes."""
@@ -62,10 +62,10 @@ class SpillingTensors(dict[str, Tensor]):
     def __setitem__(self, name: str, value: Tensor) -> None:
         """Replace a tensor; the new one may be held as a copy."""
         self._room.release(self._sizes.pop(name, 0))
-        stored = self._room.fit(value)
-        if stored is value:
+        stored_tensor = self._room.fit(value)
+        if stored_tensor is value:
             self._sizes[name] = value.nbytes
-        super().__setitem__(name, stored)
+        super().__setitem__(name, stored_tensor)
 
 
 def mapped_copy(tensor: Tensor) -> Tensor:

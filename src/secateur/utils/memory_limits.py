@@ -96,16 +96,16 @@ def _group_folders(root: Path) -> Iterator[tuple[str, Path, Path]]:
         version, _, options = about.split(" ", 2)
         is_memory = version == "cgroup2" or (version == "cgroup" and "memory" in options.split(","))
         if is_memory and version in paths:
-            mounted, point = (_unescape(field) for field in fields.split()[3:5])
+            mount_root, point = (_unescape(field) for field in fields.split()[3:5])
             top = root / point.lstrip("/")
-            yield version, top / _below(paths[version], mounted), top
+            yield version, top / _below(paths[version], mount_root), top
 
 
-def _below(path: str, mounted: str) -> PurePosixPath:
+def _below(path: str, mount_root: str) -> PurePosixPath:
     """Return the path of a group below the one that is mounted; a container sees its own group as the top one."""
     group = PurePosixPath(path)
-    is_below = group.is_relative_to(mounted) and ".." not in group.parts
-    return group.relative_to(mounted) if is_below else PurePosixPath()
+    is_below = group.is_relative_to(mount_root) and ".." not in group.parts
+    return group.relative_to(mount_root) if is_below else PurePosixPath()
 
 
 def _unescape(field: str) -> str:

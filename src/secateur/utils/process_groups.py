@@ -46,13 +46,13 @@ def shared_processes() -> Iterator[None]:
         yield
         return
     with _process_group() as group:
-        shared = SharedWork(group)
-        token = shared_work.set(shared)
+        work = SharedWork(group)
+        token = shared_work.set(work)
         try:
             yield
         finally:
             shared_work.reset(token)
-            shared.group = None  # an exception may hold the record until the interpreter ends, and threads with it
+            work.group = None  # an exception may hold the record until the interpreter ends, and threads with it
 
 
 @contextmanager
@@ -103,15 +103,15 @@ def shared_function(name: str) -> Iterator[None]:
     Raises:
         ProcessError: another process failed, or called something else.
     """
-    shared = shared_work.get()
-    if shared is None or shared.function or process_count() == 1:
+    work = shared_work.get()
+    if work is None or work.function or process_count() == 1:
         yield
         return
     exchange(f"{name}: begin")
-    shared.function = name
+    work.function = name
     try:
         with failures_exchanged(name):
             yield
         exchange(f"{name}: end")
     finally:
-        shared.function = ""
+        work.function = ""

@@ -68,18 +68,18 @@ def map_shares(
         return list(work(tasks)) if tasks else []
     shares = divided_tasks(costs or [1.0] * len(tasks), process_count())
     share = [tasks[number] for number in shares[process_rank()]]
-    before = len(own_warnings())
+    warnings_before = len(own_warnings())
     with failures_exchanged(name), working_alone():
         results = list(work(share)) if share else []
-    arisen = [(str(warning), warning.subject, warning.kind) for warning in own_warnings()[before:]]
+    arisen = [(str(warning), warning.subject, warning.kind) for warning in own_warnings()[warnings_before:]]
     with counted(f"{name}, by other processes"):
-        gathered = exchange(f"{name}, {len(tasks)} {digest}".rstrip(), (results, arisen))
-    for rank, (_, others) in enumerate(gathered):
+        results_by_rank = exchange(f"{name}, {len(tasks)} {digest}".rstrip(), (results, arisen))
+    for rank, (_, others) in enumerate(results_by_rank):
         for message, subject, kind in others if rank != process_rank() else []:
             warn(message, subject, kind)
     by_number = {
         number: result
-        for numbers, (done, _) in zip(shares, gathered, strict=True)
+        for numbers, (done, _) in zip(shares, results_by_rank, strict=True)
         for number, result in zip(numbers, done, strict=True)
     }
     return [by_number[number] for number in range(len(tasks))]
@@ -117,23 +117,23 @@ def map_sharded(blocks: Sequence[int], make: Callable[[int], Outcome]) -> list[O
         return [make(block) for block in blocks]
     with failures_exchanged("blocks"):
         results = [make(block) for block in blocks[process_rank() :: count]]
-    gathered = exchange("blocks", results)
-    return [gathered[block % count][block // count] for block in range(len(blocks))]
+    results_by_rank = exchange("blocks", results)
+    return [results_by_rank[block % count][block // count] for block in range(len(blocks))]
 
 
 def works_alone() -> bool:
     """Return whether this process does a task that other processes do not do."""
-    shared = shared_work.get()
-    return shared is not None and shared.is_alone
+    work = shared_work.get()
+    return work is not None and work.is_alone
 
 
 @contextmanager
 def working_alone() -> Iterator[None]:
     """Do a task of this process alone: nothing within is shared with the others."""
-    shared = shared_work.get()
-    assert shared is not None
-    shared.is_alone = True
+    work = shared_work.get()
+    assert work is not None
+    work.is_alone = True
     try:
         yield
     finally:
-        shared.is_alone = False
+        work.is_alone = False

@@ -19,11 +19,11 @@ def add_products(gram: Tensor, rows: Tensor) -> None:
     The products are computed in the precision of the rows and added in that of the matrices, in place: from the
     diagonal down, and copied to the other side.
     """
-    transposed, features = rows.transpose(1, 2), rows.shape[2]
+    transposed_rows, features = rows.transpose(1, 2), rows.shape[2]
     width = PROCESSOR_COLUMNS if rows.device.type == "cpu" else COLUMNS
     for start in range(0, features, width):
         columns = slice(start, start + width)
-        gram[:, start:, columns] += (transposed[:, start:] @ rows[..., columns]).to(gram)
+        gram[:, start:, columns] += (transposed_rows[:, start:] @ rows[..., columns]).to(gram)
     for start in range(width, features, width):
         columns = slice(start, start + width)
         gram[:, :start, columns] = gram[:, columns, :start].mT
@@ -49,9 +49,9 @@ def factor_in_place(matrices: Tensor) -> tuple[Tensor, Tensor]:
         [[[2.0, 0.0], [1.0, 2.0]]]
     """
     by_columns = matrices.mT  # kernels work on columns, and copy what is stored by rows
-    failed = torch.zeros(matrices.shape[:-2], dtype=torch.int32, device=matrices.device)
-    torch.linalg.cholesky_ex(by_columns, out=(by_columns, failed))
-    return by_columns, failed
+    has_failed = torch.zeros(matrices.shape[:-2], dtype=torch.int32, device=matrices.device)
+    torch.linalg.cholesky_ex(by_columns, out=(by_columns, has_failed))
+    return by_columns, has_failed
 
 
 def invert_factor_in_place(factor: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import secateur as sc
 from linear_stack import linear_stack
-from secateur.allocation.candidate_plans import Candidate, is_preferred, may_be_nearest, ranked_by_evidence
+from secateur.allocation.candidate_plans import Candidate, indices_near_best, is_preferred, rank_by_evidence
 from secateur.allocation.config import PruneConfig
 from secateur.allocation.plan_sizes import Allocation
 from secateur.allocation.search import PlanSearch
@@ -32,7 +32,7 @@ def plan() -> sc.Plan:
 
 
 def first(plan: sc.Plan, uniform: Tensor, loss: Tensor | None) -> Candidate:
-    return ranked_by_evidence([Candidate(plan, LOSS, loss), Candidate(plan, UNIFORM, uniform)])[0]
+    return rank_by_evidence([Candidate(plan, LOSS, loss), Candidate(plan, UNIFORM, uniform)])[0]
 
 
 def test_a_difference_within_its_error_leaves_equal_shares(plan: sc.Plan) -> None:
@@ -70,20 +70,20 @@ def test_plans_that_are_clearly_farther_on_the_first_fold_are_left_out(plan: sc.
     within = near + torch.tensor([0.5, -0.3, 0.5, -0.3])  # .1 farther, with a standard error of .23
     beyond = near + torch.tensor([0.5, 0.3, 0.5, 0.3])  # .4 farther, with a standard error of .06
     plans = [Candidate(plan, LOSS, first_losses=losses) for losses in (beyond, within, None, near)]
-    assert may_be_nearest(plans) == [3, 1]
+    assert indices_near_best(plans) == [3, 1]
 
 
 def test_one_example_leaves_no_plan_out(plan: sc.Plan) -> None:
     plans = [Candidate(plan, LOSS, first_losses=torch.tensor([losses])) for losses in (9.0, 1.0)]
-    assert may_be_nearest(plans) == [1, 0]
+    assert indices_near_best(plans) == [1, 0]
 
 
 def test_plans_whose_divergences_are_not_finite_are_left_out_where_another_is(plan: sc.Plan) -> None:
     near = torch.tensor([1.0, 2.0, 3.0, 4.0])
     unknown, endless = (torch.cat([near[:3], torch.tensor([value])]) for value in (torch.nan, torch.inf))
     plans = [Candidate(plan, LOSS, first_losses=losses) for losses in (unknown, near + 0.1, endless, near)]
-    assert may_be_nearest(plans) == [3]
-    assert may_be_nearest([plans[0], Candidate(plan, LOSS), plans[2]]) == [0, 2]  # all that were simulated
+    assert indices_near_best(plans) == [3]
+    assert indices_near_best([plans[0], Candidate(plan, LOSS), plans[2]]) == [0, 2]  # all that were simulated
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -92,7 +92,7 @@ def test_a_plan_of_a_finite_divergence_comes_before_others(plan: sc.Plan, value:
     assert first(plan, broken, torch.ones(2)).allocation == LOSS
     assert first(plan, torch.ones(2), broken).allocation == UNIFORM
     of_first_fold = [Candidate(plan, LOSS, first_losses=losses) for losses in (broken, torch.ones(2))]
-    assert ranked_by_evidence(of_first_fold)[0] is of_first_fold[1]
+    assert rank_by_evidence(of_first_fold)[0] is of_first_fold[1]
 
 
 @pytest.mark.parametrize(("divergence", "chosen"), [(0.02, [16, 16]), (0.09, [20, 21]), (torch.nan, [20, 21])])
@@ -110,7 +110,7 @@ def test_a_plan_that_fills_kernels_may_be_farther_than_the_only_other_one(
         folds.append((count, fold))
         return torch.full((8,), divergence if count == 16 else 0.01)
 
-    monkeypatch.setattr(PlanSimulator, "_measured", divergences)
+    monkeypatch.setattr(PlanSimulator, "_measure_divergences", divergences)
     tied, config = tie_groups(network, sc.score(network, by="l2")), PruneConfig(target="avx512")
     best = PlanSearch(simulator, tied, config, None, [UNIFORM]).best_of_allocations({"macs": 0.5})
     assert [len(kept) for kept in best.plan.kept.values()] == chosen
@@ -120,10 +120,10 @@ def test_a_plan_that_fills_kernels_may_be_farther_than_the_only_other_one(
 def test_plans_of_the_first_fold_alone_come_behind_those_of_all_and_are_compared_with_each_other(plan: sc.Plan) -> None:
     far, near, half = torch.full((4,), 5.0), torch.ones(4), torch.tensor([0.1, 0.1])
     whole, of_first_fold = Candidate(plan, LOSS, far), Candidate(plan, UNIFORM, None, 1.0, half)
-    assert ranked_by_evidence([of_first_fold, whole])[0].allocation == LOSS
+    assert rank_by_evidence([of_first_fold, whole])[0].allocation == LOSS
     uncertain = near + torch.tensor([0.5, -0.4, 0.5, -0.4])
     candidates = [Candidate(plan, LOSS, None, 1.0, near), Candidate(plan, UNIFORM, None, 1.0, uncertain)]
-    best = ranked_by_evidence(candidates)[0]
+    best = rank_by_evidence(candidates)[0]
     assert best.allocation == UNIFORM and "within its standard error" in best.plan.notes[-1]
 
 

@@ -52,7 +52,7 @@ def sequences(length: int, width: int = 8) -> sc.Network:
         (512, 4096, 4 * 4096 // 512),  # a quick refit of the widest layer reads four rows for each value
     ],
 )
-def test_tokens_count(length: int, width: int, expected: int) -> None:
+def test_language_models_are_compared_by_tokens(length: int, width: int, expected: int) -> None:
     assert compared_examples(sequences(length, width), 128) == expected
 
 

@@ -155,7 +155,7 @@ def test_what_earlier_blocks_lose_makes_no_other_block_cheaper() -> None:
     assert order == tuple(group.block_paths[number] for number in (0, 2, 1, 3))
 
 
-def test_a_block_that_is_no_block() -> None:
+def test_an_unknown_dropped_block_is_refused() -> None:
     network = sc.trace(residual(), images(2), kinds=MIXED)
     with pytest.raises(sc.SecateurError, match=r"dropped names no block .*did you mean 'layers.1'"):
         sc.plan(network, sc.score(network, by="l2"), {"macs": 0.5}, dropped=["layer.1"])

@@ -94,13 +94,13 @@ def test_groups_without_scores_stay_whole(network: sc.Network) -> None:
         ({"macs": 0.001}, "the smallest reachable is macs 0.0"),
     ],
 )
-def test_budgets_that_can_not_be(network: sc.Network, keep: dict[str, float], message: str) -> None:
+def test_impossible_budgets_are_refused(network: sc.Network, keep: dict[str, float], message: str) -> None:
     with pytest.raises(sc.SecateurError, match=message):
         sc.plan(network, scores_of(g0=torch.rand(12), g2=torch.rand(8)), keep)
 
 
 @pytest.mark.parametrize("options", [{"round_to": 0}, {"floor": -1}, {"floor": 2.5}, {"allocation": "fair"}])
-def test_options_that_can_not_be(network: sc.Network, options: dict[str, float]) -> None:
+def test_impossible_options_are_refused(network: sc.Network, options: dict[str, float]) -> None:
     with pytest.raises(sc.SecateurError, match=next(iter(options))):
         sc.plan(network, scores_of(g0=torch.rand(12), g2=torch.rand(8)), {"macs": 0.9}, **options)
 

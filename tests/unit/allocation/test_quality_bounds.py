@@ -26,7 +26,7 @@ def test_the_smallest_network_within_a_bound(keep: dict[str, float]) -> None:
     assert "95 % interval" in str(result.report)
 
 
-def test_bounds_that_are_none() -> None:
+def test_invalid_bounds_are_refused() -> None:
     x = torch.randn(40, 6)
     for keep in ({"loss": -0.1}, {"accuracy": 0.1}, {"loss": 0.1, "macs": 0.5}, {"loss": True}):
         with pytest.raises(sc.SecateurError, match="is not a bound"):

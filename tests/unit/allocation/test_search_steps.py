@@ -17,7 +17,7 @@ from secateur.allocation.block_search import _BlockSearch
 from secateur.allocation.block_trials import coarse_counts, doubled_counts, middle_counts
 from secateur.allocation.candidate_plans import Candidate
 from secateur.allocation.candidates import candidate_allocations
-from secateur.allocation.latency_bounds import LatencyClock, _timed_plan
+from secateur.allocation.latency_bounds import LatencyClock, _cut_and_time_plans
 from secateur.allocation.loss_order import _Savings
 from secateur.allocation.plan_sizes import ANY, Allocation
 from secateur.allocation.removal_sequence import RemovalSequence
@@ -71,7 +71,7 @@ class WrittenSearch(_BlockSearch):
         self.losses, self.tried, self._keep, self.steps_kept = losses, list[int](), {"macs": 0.5}, steps_kept
         self._search: Any = SimpleNamespace(
             allocations=allocations, config=SimpleNamespace(filled_target="cpu"), latency=None,
-            simulated=lambda candidate: candidate, best_of_allocations=lambda keep: self.candidate(()),
+            simulate=lambda candidate: candidate, best_of_allocations=lambda keep: self.candidate(()),
             prefers_filling=bool(steps_kept),
         )  # fmt: skip
         paths = tuple(str(number) for number in range(len(losses) - 1))
@@ -210,7 +210,7 @@ def test_other_allocations_are_tried_with_the_blocks_of_the_best_plan() -> None:
     search = WrittenSearch([3.0, 1.0, 2.0], [Allocation(("uniform",)), Allocation(("loss",))])
     search._by_dropped[("0",)] = search.candidate(("0",))
     simulated: list[Candidate] = []
-    search._search.simulated = lambda candidate: (simulated.append(candidate), candidate)[1]
+    search._search.simulate = lambda candidate: (simulated.append(candidate), candidate)[1]
     search._plan = lambda allocation: Candidate(  # type: ignore[method-assign]
         WrittenPlan({"a": range(3 if allocation.names == ("loss",) else 2)}),  # type: ignore[arg-type]
         allocation, torch.tensor([0.5]),
@@ -251,8 +251,8 @@ def test_the_saving_of_a_unit_is_the_mean_of_those_removed_at_once(step: int) ->
     network = perceptron()
     context = OrderContext(network, network.groups, ("macs",))
     savings = _Savings(context, [np.arange(0, 9, step)])
-    assert savings.of_next(np.array([0])).tolist() == pytest.approx([1 / 8])
-    assert savings.of_next(np.array([4])).tolist() == pytest.approx([1 / 8])
+    assert savings.next_savings(np.array([0])).tolist() == pytest.approx([1 / 8])
+    assert savings.next_savings(np.array([4])).tolist() == pytest.approx([1 / 8])
 
 
 def test_without_a_model_the_dense_network_takes_the_milliseconds_of_the_table() -> None:
@@ -285,12 +285,12 @@ def test_times_of_plans_lead_to_the_next_one(speed: float, tried: list[float], m
         fractions.append(budget["latency"])
         return TimedPlan(budget["latency"])
 
-    search: Any = SimpleNamespace(plan=plan, tied=SimpleNamespace(separate=lambda plan: plan))
+    search: Any = SimpleNamespace(plan=plan, tied_network=SimpleNamespace(separate=lambda plan: plan))
     best = lambda search, budget: SimpleNamespace(plan=plan(budget), allocation=Allocation(("uniform",)))  # noqa: E731
     monkeypatch.setattr(latency_bounds, "best_plan", best)
     monkeypatch.setattr(latency_bounds, "_time_ratio", lambda stopwatch, model, plan: speed * plan.fraction)
     unused: Any = None
-    chosen: Any = _timed_plan(search, unused, unused, {"latency": 0.5}, {"latency": 0.5})
+    chosen: Any = _cut_and_time_plans(search, unused, unused, {"latency": 0.5}, {"latency": 0.5})
     assert fractions == pytest.approx(tried)
     assert chosen.fraction == pytest.approx(tried[-1])
 
@@ -301,12 +301,12 @@ class FilledSearch(PlanSearch):
     def plan(self, keep: Any, allocation: Allocation) -> Any:
         return SimpleNamespace(kept={"a": range(5)}, notes=())
 
-    def _filling(self, keep: Any, allocations: Sequence[Allocation]) -> Iterator[Candidate]:
+    def _filling_candidates(self, keep: Any, allocations: Sequence[Allocation]) -> Iterator[Candidate]:
         plan: Any = SimpleNamespace(kept={"a": range(4)}, notes=())
         yield from (Candidate(plan, allocation._replace(target="cpu")) for allocation in allocations)
 
-    def _with_filled_kernels(self, keep: Any, ranked: Sequence[Candidate]) -> Candidate:
-        return ranked[0]
+    def _with_filled_kernels(self, keep: Any, ranking: Sequence[Candidate]) -> Candidate:
+        return ranking[0]
 
 
 @pytest.mark.parametrize(("latency", "target"), [(None, ANY), (LatencyTable((), 1.0), "cpu")])

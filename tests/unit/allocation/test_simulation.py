@@ -39,10 +39,10 @@ def test_a_simulation_is_what_cutting_and_refitting_comes_to() -> None:
     plan = sc.plan(simulator.network, scores, {"macs": 0.5})
     small = sc.cut(model, plan)
     fitted = [microbatch.args[0] for microbatch in simulator.fitted.microbatches]
-    within = EmbeddedPrunedNetwork.of(small, simulator.network, recipe_of(model, plan))
+    cut_network = EmbeddedPrunedNetwork.of(small, simulator.network, recipe_of(model, plan))
     with torch.no_grad():
-        refit(PairedExecution(within, split_microbatches(as_batches(fitted), torch.device("cpu"))))
-        within.write(small)
+        refit(PairedExecution(cut_network, split_microbatches(as_batches(fitted), torch.device("cpu"))))
+        cut_network.write(small)
         for pair in simulator.outputs(plan.kept):
             assert torch.allclose(small(*pair.batch.args), pair.small, atol=2e-2 * float(pair.dense.abs().max()))
 

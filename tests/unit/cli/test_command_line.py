@@ -168,7 +168,7 @@ def test_the_help_names_all_budgets_and_choices() -> None:
         ("secateur compa", ["compare"]),
     ],
 )
-def test_names_are_completed(words: str, completions: list[str]) -> None:
+def test_the_shell_completes_names(words: str, completions: list[str]) -> None:
     settings = {"_SECATEUR_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
     done = CliRunner().invoke(app, [], prog_name="secateur", env=settings)
     assert done.output.split() == completions

@@ -49,13 +49,13 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("source", MODELS)
-def test_models_that_are_no_code(source: str) -> None:
+def test_a_model_that_is_not_code_is_refused_with_advice(source: str) -> None:
     done = CliRunner().invoke(app, ["inspect", "--model", source, "--data", "shop.py:inputs"])
     assert done.exit_code == 2 and MODELS[source] in done.stderr
 
 
 @pytest.mark.parametrize("source", DATA)
-def test_data_that_are_no_code(source: str) -> None:
+def test_data_that_is_not_code_is_refused_with_advice(source: str) -> None:
     done = CliRunner().invoke(app, ["inspect", "--model", "shop.py:make", "--data", source])
     assert done.exit_code == 2 and DATA[source] in done.stderr
 

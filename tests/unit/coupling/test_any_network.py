@@ -37,7 +37,7 @@ def test_only_the_kinds_that_were_asked_for() -> None:
         ({"kinds": ["heads", "head width"]}, "heads go whole, or all of them get narrower"),
     ],
 )
-def test_kinds_that_are_none(options: dict[str, object], message: str) -> None:
+def test_unknown_kinds_are_refused(options: dict[str, object], message: str) -> None:
     model, example = grow("blocks")
     with pytest.raises(sc.SecateurError, match=message):
         sc.trace(model, example, **options)

@@ -88,7 +88,7 @@ def test_new_biases_are_named() -> None:
         (lambda: network(lambda: OwnLinear(16, 16, bias=False)), {}),
     ],
 )
-def test_no_new_biases(make: Any, options: Any) -> None:
+def test_prune_adds_no_biases_without_new_biases(make: Any, options: Any) -> None:
     model = make()
     result = sc.prune(model, X, {"units": 0.6}, by="l1", progress=False, **options)
     assert result.plan.new_biases == ()

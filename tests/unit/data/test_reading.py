@@ -59,9 +59,9 @@ def test_an_error_of_a_data_set_within_its_length_is_its_own() -> None:
 
 def test_data_without_an_end_are_refused() -> None:
     with pytest.raises(sc.SecateurError, match="gave more than 50 items"):
-        read_items(DataLoader(Endless(), batch_size=2), None, most=50)
-    assert len(read_items(iter(range(50)), None, most=50)) == 50
-    assert len(read_items(range(60), 60, most=50)) == 60
+        read_items(DataLoader(Endless(), batch_size=2), None, most_items=50)
+    assert len(read_items(iter(range(50)), None, most_items=50)) == 50
+    assert len(read_items(range(60), 60, most_items=50)) == 60
 
 
 def test_many_single_examples_of_unknown_number_are_read() -> None:
@@ -73,15 +73,15 @@ def test_arrays_fill_the_memory_as_tensors_do() -> None:
     free = iter([10_000_000_000, 900_000_000])
     block = np.empty(BYTES_BETWEEN_CHECKS + 4, dtype=np.uint8)
     with pytest.raises(sc.SecateurError, match=r"1 of 9 items of data filled"):
-        read_items([block] * 9, 9, free=lambda: next(free))
+        read_items([block] * 9, 9, free_bytes=lambda: next(free))
 
 
 def test_data_that_fill_the_memory_are_refused() -> None:
     free = iter([10_000_000_000, 4_000_000_000, 900_000_000])
     block = torch.empty(BYTES_BETWEEN_CHECKS + 4, dtype=torch.uint8)
     with pytest.raises(sc.SecateurError, match=r"2 of 9 items of data filled 10.0 GB of memory; .*Subset"):
-        read_items([block] * 9, 9, free=lambda: next(free))
-    assert len(read_items([block] * 9, 9, free=lambda: None)) == 9
+        read_items([block] * 9, 9, free_bytes=lambda: next(free))
+    assert len(read_items([block] * 9, 9, free_bytes=lambda: None)) == 9
 
 
 class Frame:

@@ -37,7 +37,7 @@ def test_windows_of_the_joined_text() -> None:
 
 
 @pytest.mark.parametrize(("tokenizer", "row"), [(letters, "abcd"), (Library(), "\1abc")])
-def test_padded_rows(tokenizer: Any, row: str) -> None:
+def test_text_batches_pad_rows(tokenizer: Any, row: str) -> None:
     (batch,) = sc.text_batches(tokenizer, ["abcdefgh", "x"], length=4, joined=False)
     assert batch["input_ids"][0].tolist() == letters(row)  # truncated
     lengths = batch["attention_mask"].sum(1).tolist()

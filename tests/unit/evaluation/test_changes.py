@@ -14,7 +14,7 @@ def change_of(values: list[float]) -> Change:
     return change
 
 
-def test_no_values() -> None:
+def test_a_change_of_nan_alone_is_none() -> None:
     assert Change.of(torch.tensor([math.nan])) is None
 
 

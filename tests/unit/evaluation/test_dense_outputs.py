@@ -43,7 +43,7 @@ def test_kept_outputs_hold_no_more_than_is_counted() -> None:
 def test_kept_outputs_of_a_program_hold_no_more_than_is_counted() -> None:
     model, batch = LastToken().eval(), Batch((torch.randn(5, 7, 4),), {})
     with torch.no_grad():
-        outputs = dense_outputs(sc.trace(model, batch.args[0]), [batch], most=2 * 5 * 3)
+        outputs = dense_outputs(sc.trace(model, batch.args[0]), [batch], most_entries=2 * 5 * 3)
     assert held_entries(outputs) == entry_count(outputs) == 2 * 5 * 3
 
 

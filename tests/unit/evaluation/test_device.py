@@ -23,7 +23,7 @@ def network_of(*widths: int) -> sc.Network:
     return sc.trace(nn.Sequential(*layers, nn.Conv2d(widths[-1], 5, 1)), torch.randn(2, 3, 6, 6))
 
 
-def test_every_target_has_a_step() -> None:
+def test_every_target_has_a_channel_step() -> None:
     cpu = torch.device("cpu")
     assert {channel_step(target, cpu).size for target in TARGETS} <= {1, 8, 16}
     assert channel_step("auto", cpu).size == channel_step("cpu", cpu).size == channel_step("onnxruntime", cpu).size

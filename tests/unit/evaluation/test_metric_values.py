@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import secateur as sc
 from expected_warnings import untrained_networks
 from linear_stack import linear_stack
+from metric_functions import f1
 from secateur.data.batch import Batch
 from secateur.errors import BudgetError, DataError, SecateurWarning
 from secateur.evaluation.metrics import MetricMeter, metric_change
@@ -35,11 +36,6 @@ def nan_number(outputs: Tensor, targets: Tensor) -> float:
 def recall(outputs: Tensor, targets: Tensor) -> Tensor:
     """The fraction of the examples of class 1 that are found; NaN where there are none."""
     return (outputs.argmax(1) == 1)[targets == 1].double().mean()
-
-
-def f1(outputs: Tensor, targets: Tensor) -> Tensor:
-    hits = ((outputs.argmax(1) == 1) & (targets == 1)).sum()
-    return 2 * hits / ((outputs.argmax(1) == 1).sum() + (targets == 1).sum())
 
 
 def hits_of_class_1(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -7,17 +7,12 @@ from torch import Tensor, nn
 import secateur as sc
 from expected_warnings import untrained_networks
 from linear_stack import linear_stack
+from metric_functions import f1
 from secateur.data.batch import Batch
 from secateur.errors import BudgetError, DataError
 from secateur.evaluation.metrics import MetricMeter, metric_change
 
 pytestmark = untrained_networks
-
-
-def f1(outputs: Tensor, targets: Tensor) -> Tensor:
-    predicted = outputs.argmax(1)
-    hits = ((predicted == 1) & (targets == 1)).sum()
-    return 2 * hits / ((predicted == 1).sum() + (targets == 1).sum())
 
 
 def psnr(outputs: Tensor, targets: Tensor) -> Tensor:

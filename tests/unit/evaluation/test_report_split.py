@@ -60,7 +60,7 @@ def test_data_sorted_by_class_keep_all_classes_in_both_parts() -> None:
     assert len(labels[~mask].unique()) == 10
 
 
-def test_whole_batches_stay_whole() -> None:
+def test_whole_batches_are_not_divided() -> None:
     batches = [Batch((torch.full((16, 1), float(number)),), {}, is_whole=True) for number in range(8)]
     fitted, measured = split_report_examples(batches, None)
     assert len(fitted) == 7 and len(measured) == 1

@@ -95,7 +95,7 @@ def test_a_folder_that_can_not_be_written_costs_nothing_but_time(
     assert (tmp_path / "file").read_text() == "no folder"
 
 
-def test_outputs_count_up_to_steps() -> None:
+def test_times_of_outputs_are_rounded_up_to_steps() -> None:
     """A layer of 40 outputs in steps of 16: 17 to 32 of them take the same time, 33 to 40 that of all."""
     seconds = torch.tensor([[1.0, 2, 3]], dtype=torch.float64)
     assert measured_sizes(40, 16) == (16, 32, 40)

@@ -33,7 +33,7 @@ def network(small: Small) -> sc.Network:
     return sc.trace(small, batches()[0][0])
 
 
-def test_they_are_all_there() -> None:
+def test_all_built_in_criteria_are_listed() -> None:
     assert set(BUILT_IN) <= set(sc.criteria())
 
 

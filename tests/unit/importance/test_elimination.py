@@ -123,7 +123,7 @@ def test_the_one_goes_first_that_costs_least_by_enumeration() -> None:
     assert int(eliminate_units(6, [factor_of(weights, covariance, 1)]).argmin()) == min(range(6), key=alone.__getitem__)
 
 
-def test_readers_add_up() -> None:
+def test_losses_of_several_consumers_are_added() -> None:
     torch.manual_seed(2)
     covariance = torch.eye(3, dtype=torch.float64)
     first, second = torch.tensor([[1.0, 5.0, 9.0]]).double(), torch.tensor([[9.0, 5.0, 1.0]]).double()

@@ -44,7 +44,7 @@ def test_the_limit_is_kept_within_a_tenth_and_changes_nothing(name: str) -> None
 
 
 @pytest.mark.parametrize("by", ["obs", "leave-one-out"])
-def test_matrices_of_units_count(by: str) -> None:
+def test_the_memory_limit_covers_matrices_of_units(by: str) -> None:
     check_limit_is_kept(linear_layers(), by=by)
 
 

@@ -66,7 +66,7 @@ def _calls(public: Callable[..., Any]) -> Iterator[tuple[str, Callable[..., Any]
 CALLS = {name: call for public in _public_objects() for name, call in _calls(public)}
 
 
-def test_the_calls_are_all_kinds() -> None:
+def test_the_checked_calls_include_all_kinds() -> None:
     assert {
         "prune", "Shapley", "Result.export", "Report.to_html", "Scores.load", "Seconds", "SPP", "PivotResult.save",
         "text_batches", "shared_processes", "Tradeoff.save", "ExportedFile.to_dict", "RuleHandle",

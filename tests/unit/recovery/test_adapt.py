@@ -42,11 +42,11 @@ def test_what_is_solved_for_together() -> None:
     """A layer, what makes the same units before they are read, and two rings of readers; depthwise layers go along."""
     network = sc.trace(demo.network(), demo.calibration()[0][:2])
     layers_of_stretches = {
-        stretch.makers[0].name: (
-            [layer.name for layer in stretch.makers[1:]],
-            [layer.name for layer in stretch.consumers],
+        block.producers[0].name: (
+            [layer.name for layer in block.producers[1:]],
+            [layer.name for layer in block.consumers],
         )
-        for stretch in reconstruction_blocks(network)
+        for block in reconstruction_blocks(network)
     }
     assert layers_of_stretches["layer1.0.conv1"] == ([], ["layer1.0.conv2", "layer1.1.conv1"])
     assert layers_of_stretches["layer1.0.conv2"] == (["layer1.0.skip.0"], ["layer1.1.conv1", "layer1.1.conv2"])
@@ -92,12 +92,12 @@ def test_a_step_is_left_out_where_it_is_worse_than_chance_explains() -> None:
 def test_how_loudly_a_unit_speaks_changes_nothing_of_a_refit() -> None:
     """Inputs in other units of measurement, weights in the inverse of them: the same outputs at every ridge."""
     torch.manual_seed(0)
-    rows, missing = torch.randn(2, 50, 7).double(), torch.randn(2, 50, 3).double()
+    rows, targets = torch.randn(2, 50, 7).double(), torch.randn(2, 50, 3).double()
     rows[..., -1] = 1
     scale = torch.tensor([1.0, 10, 0.1, 100, 3, 0.5, 1]).double()
     for ridge in (1e-4, 1e-1, 1.0):
         plain, scaled = (
-            systems_of(RegressionMoments.of(x, missing), True)(ridge).solution for x in (rows, rows * scale)
+            systems_of(RegressionMoments.of(x, targets), True)(ridge).solution for x in (rows, rows * scale)
         )
         assert torch.allclose(rows @ plain, rows * scale @ scaled, atol=1e-3)
 

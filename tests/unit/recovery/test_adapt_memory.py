@@ -40,11 +40,11 @@ def test_block_reconstruction_takes_the_memory_that_is_told(
     monkeypatch.setattr(mapped_tensors, "ROOM", 0)
     monkeypatch.setattr(adapt_rows, "FEWEST_EQUATIONS", 0.0)  # so that few rows are solved for, too
     model, plan, data = subject(width, rows)
-    within = EmbeddedPrunedNetwork.of(sc.cut(model, plan), plan.network, recipe_of(model, plan))
+    cut_network = EmbeddedPrunedNetwork.of(sc.cut(model, plan), plan.network, recipe_of(model, plan))
     microbatches = split_microbatches(as_batches(list(data.split(100))), torch.device("cpu"))
     with LiveBytes() as live, torch.no_grad():
-        reconstruct_blocks(PairedExecution(within, microbatches))
-    predicted = adapt_bytes(plan.network, within.mask)
+        reconstruct_blocks(PairedExecution(cut_network, microbatches))
+    predicted = adapt_bytes(plan.network, cut_network.mask)
     assert 0.5 * predicted < live.peak < 1.2 * predicted
 
 

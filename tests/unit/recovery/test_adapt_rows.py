@@ -118,7 +118,7 @@ def test_the_number_of_examples_that_would_do_is_right() -> None:
 
 @pytest.mark.parametrize("is_folded", [False, True])
 @pytest.mark.parametrize("batch_axis", [0, 1])
-def test_rows_count_along_any_axis(is_folded: bool, batch_axis: int) -> None:
+def test_equations_count_rows_along_any_axis(is_folded: bool, batch_axis: int) -> None:
     """20 tokens of each of 30 examples are 600 rows: with tokens in the first axis, and with examples in another."""
     x = torch.randn(30, 20, 6).transpose(0, batch_axis)
     network = sc.trace(FoldedRows(is_folded).eval(), x.narrow(batch_axis, 0, 2))

@@ -25,7 +25,7 @@ def slopes_of(monkeypatch: pytest.MonkeyPatch, keep: float, steps: int) -> list[
     """The number of gradients that each problem of the demo's network computes."""
     model, x = demo.network(), torch.cat(demo.calibration())[:32]
     plan = plan_by_norm(model, x, {"units": keep})
-    within = EmbeddedPrunedNetwork.of(sc.cut(model, plan), plan.network, recipe_of(model, plan))
+    cut_network = EmbeddedPrunedNetwork.of(sc.cut(model, plan), plan.network, recipe_of(model, plan))
     counts, slopes = dict[int, int](), BlockProblem._slopes
 
     def counted(self: BlockProblem, changes: Any) -> Any:
@@ -34,7 +34,7 @@ def slopes_of(monkeypatch: pytest.MonkeyPatch, keep: float, steps: int) -> list[
 
     monkeypatch.setattr(BlockProblem, "_slopes", counted)
     with torch.no_grad():
-        reconstruct_blocks(PairedExecution(within, microbatches_of(x, 16)), steps)
+        reconstruct_blocks(PairedExecution(cut_network, microbatches_of(x, 16)), steps)
     monkeypatch.setattr(BlockProblem, "_slopes", slopes)
     return list(counts.values())
 

@@ -35,15 +35,17 @@ def test_whatever_lies_between_the_bounds_comes_to_the_same(nonlinearity: Callab
     model = nn.Sequential(nn.Linear(4, 5), norm, behind, nn.Linear(5, 2)).eval()
     network = sc.trace(model, torch.randn(2, 4))
     layer = layers_of(network)[0]
-    within = EmbeddedPrunedNetwork.whole(network, {"0": torch.arange(5)})
+    cut_network = EmbeddedPrunedNetwork.of_kept(network, {"0": torch.arange(5)})
     with torch.no_grad():
         output = model[0](torch.randn(20, 4))
-        goal = output_context(network, layer).goal(lambda value: value, {layer.node: output}, {}, within)
-        wanted = behind(norm(output))
-        for end in (goal.wanted, goal.least, goal.most):
+        target_interval = output_context(network, layer).target_interval(
+            lambda value: value, {layer.node: output}, {}, cut_network
+        )
+        target = behind(norm(output))
+        for end in (target_interval.target, target_interval.lower, target_interval.upper):
             reached = behind(norm(torch.where(end.isinf(), end.sign() * 50 + output, end)))
-            assert torch.allclose(reached, wanted, atol=1e-4)
-        assert bool((goal.least <= goal.most + 1e-5).all())
+            assert torch.allclose(reached, target, atol=1e-4)
+        assert bool((target_interval.lower <= target_interval.upper + 1e-5).all())
 
 
 def test_what_a_norm_multiplies_by_zero_has_finite_targets() -> None:
@@ -63,12 +65,12 @@ def test_what_a_sum_gets_besides_is_part_of_the_goal() -> None:
     """The bound of the nonlinearity behind a sum moves by the error of the residual stream."""
     model = demo.network()
     network = sc.trace(model, demo.calibration()[0][:2])
-    aims = {layer.name: output_context(network, layer) for layer in layers_of(network)}
-    inner = aims["layer1.1.conv2"]
+    contexts = {layer.name: output_context(network, layer) for layer in layers_of(network)}
+    inner = contexts["layer1.1.conv2"]
     assert (
         (inner.low, inner.high) == (0, inf) and inner.other is not None and inner.pre_activation.name.startswith("add")
     )
-    assert aims["fc"].cuts_off is False and aims["layer1.0.conv2"].cuts_off is False  # its skip comes later
+    assert contexts["fc"].cuts_off is False and contexts["layer1.0.conv2"].cuts_off is False  # its skip comes later
 
 
 def test_a_refit_through_the_nonlinearity_leaves_less_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:

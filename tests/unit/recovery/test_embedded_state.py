@@ -57,42 +57,44 @@ def embedded(model: nn.Module, batch: dict[str, Tensor] | Tensor) -> Subject:
 
 @pytest.mark.parametrize("number", range(3))
 def test_tensors_are_read_in_the_dense_shapes_and_held_in_the_cut_model(number: int) -> None:
-    model, small, within, dense = embedded(*list(networks())[number])
-    state, tensors = within.state, embedded_tensors(small)
+    model, small, cut_network, dense = embedded(*list(networks())[number])
+    state, tensors = cut_network.state, embedded_tensors(small)
     assert len(state) == len(list(state))
     for name in state:
         assert torch.equal(state[name], dense[name])
         assert state.compact(name).data_ptr() == tensors[name].data_ptr()
-    fixed = within.fixed()
+    fixed = cut_network.fixed()
     cut = [name for name in state if state.axes(name)]
-    compact = [name for node, name in within.network.program.state_names.items() if node in within._compact_weights]
+    compact = [
+        name for node, name in cut_network.network.program.state_names.items() if node in cut_network._compact_weights
+    ]
     assert cut and set(compact) <= set(cut)
-    for node, name in within.network.program.state_names.items():
+    for node, name in cut_network.network.program.state_names.items():
         value = fixed[node]
         assert value.shape == (tensors[name].shape if name in compact else dense[name].shape)
     assert number == 2 or compact  # layers of GPT-2 hold their weights transposed
 
 
 def test_a_repaired_copy_takes_over_new_tensors_and_leaves_the_cut_model_as_it_is() -> None:
-    _, small, within, _ = embedded(*next(networks()))
+    _, small, cut_network, _ = embedded(*next(networks()))
     before = {name: tensor.clone() for name, tensor in embedded_tensors(small).items()}
-    new = within.state["c.weight"] + 1
-    within.state["c.weight"] = new
-    written = embedded_tensors(within.written_copy(small))
-    assert written["c.weight"].data_ptr() == within.state.compact("c.weight").data_ptr()
+    new = cut_network.state["c.weight"] + 1
+    cut_network.state["c.weight"] = new
+    written = embedded_tensors(cut_network.copy_with_state(small))
+    assert written["c.weight"].data_ptr() == cut_network.state.compact("c.weight").data_ptr()
     assert torch.equal(written["c.weight"], before["c.weight"] + 1)
     assert written["a.weight"].data_ptr() == embedded_tensors(small)["a.weight"].data_ptr()
     assert all(torch.equal(tensor, before[name]) for name, tensor in embedded_tensors(small).items())
 
 
 def test_values_of_a_run_are_looked_up_behind_its_own() -> None:
-    _, _, within, _ = embedded(*next(networks()))
-    program = within.network.program
-    fixed, node = within.fixed(), next(iter(program.state_names))
+    _, _, cut_network, _ = embedded(*next(networks()))
+    program = cut_network.network.program
+    fixed, node = cut_network.fixed(), next(iter(program.state_names))
     values = ValuesOver({program.inputs[0]: 1}, fixed)
     assert values[program.inputs[0]] == 1 and values[node] is fixed[node] and node not in dict(values)
     assert set(fixed) == {*program.state_names, *program.constants} and len(fixed) == len(set(fixed))
-    replaced = within.fixed(0, {program.state_names[node]: torch.zeros(1)})
+    replaced = cut_network.fixed(0, {program.state_names[node]: torch.zeros(1)})
     assert torch.equal(replaced[node], torch.zeros(1))
 
 
@@ -100,7 +102,7 @@ def test_the_dense_network_with_a_mask_is_held_in_its_own_memory_and_refitted_in
     model, _, of_cut, _ = embedded(*list(networks())[1])
     network, mask = of_cut.network, of_cut.mask
     kept = {group.name: torch.nonzero(mask[group.span]).flatten() for group in network.groups}
-    whole = EmbeddedPrunedNetwork.whole(network, kept)
+    whole = EmbeddedPrunedNetwork.of_kept(network, kept)
     assert torch.equal(whole.mask, mask)
     for name, tensor in embedded_tensors(model).items():
         assert whole.state[name].data_ptr() == tensor.data_ptr()

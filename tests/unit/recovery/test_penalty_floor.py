@@ -131,13 +131,13 @@ def test_layers_whose_floors_differ_keep_the_factors_of_one_layer(
 
 def test_few_rows_have_the_floor_that_their_products_have() -> None:
     torch.manual_seed(0)
-    rows, missing = torch.randn(2, 10, 40).double() * torch.logspace(-5, 0, 40), torch.randn(2, 10, 3).double()
-    moments = RegressionMoments.of(rows, missing)
+    rows, targets = torch.randn(2, 10, 40).double() * torch.logspace(-5, 0, 40), torch.randn(2, 10, 3).double()
+    moments = RegressionMoments.of(rows, targets)
     moments = replace(moments, floor=penalty_floor(torch.ones(2, 3, 40), moments, 40))
     assert moments.features is not None
     for ridge in (1e-5, 1e-2, 1.0):
         gram = rows.mT @ rows + torch.diag_embed(moments.penalty(ridge, False))
-        expected = torch.linalg.solve(gram, rows.mT @ missing)
+        expected = torch.linalg.solve(gram, rows.mT @ targets)
         torch.testing.assert_close(systems_of(moments, False)(ridge).solution, expected, rtol=1e-6, atol=1e-8)
 
 

@@ -38,53 +38,57 @@ class Mixed(nn.Module):
 
 
 @pytest.fixture(params=["cut", "simulated"])
-def within(request: pytest.FixtureRequest) -> EmbeddedPrunedNetwork:
+def pruned_network(request: pytest.FixtureRequest) -> EmbeddedPrunedNetwork:
     """A pruned network within the dense one: from a model that was cut, or from a plan alone."""
     torch.manual_seed(0)
     model = Mixed().eval()
     network = sc.trace(model, torch.randn(4, 3, 9, 9))
     plan = sc.plan(network, sc.score(network, by="l2", ablation="zero"), {"units": 0.5})
     if request.param == "simulated":
-        return EmbeddedPrunedNetwork.whole(network, plan.kept)
+        return EmbeddedPrunedNetwork.of_kept(network, plan.kept)
     return EmbeddedPrunedNetwork.of(sc.cut(model, plan), network, recipe_of(model, plan))
 
 
-def pruned_layers(within: EmbeddedPrunedNetwork) -> list[PrunedLayer]:
+def pruned_layers(pruned_network: EmbeddedPrunedNetwork) -> list[PrunedLayer]:
     """Return what stays of the layers, with names that show that all kinds are there."""
-    pruned = [PrunedLayer.of(layer, within) for layer in within.layers]
+    pruned = [PrunedLayer.of(layer, pruned_network) for layer in pruned_network.layers]
     assert [one.layer.name for one in pruned if one is not None] == ["a", "d", "b", "c"]
     return [one for one in pruned if one is not None]
 
 
-def test_kept_entries_are_read_and_written_as_those_of_the_dense_weight(within: EmbeddedPrunedNetwork) -> None:
-    for pruned_layer in pruned_layers(within):
+def test_kept_entries_are_read_and_written_as_those_of_the_dense_weight(pruned_network: EmbeddedPrunedNetwork) -> None:
+    for pruned_layer in pruned_layers(pruned_network):
         layer, features = pruned_layer.layer, pruned_layer.features.shape[1]
-        before = within.state[layer.weight]
+        before = pruned_network.state[layer.weight]
         change = torch.randn(pruned_layer.shape, dtype=torch.float64)
-        assert torch.equal(pruned_layer.matrix(within)[..., :features], layer.matrix(before)[pruned_layer.entries])
+        assert torch.equal(
+            pruned_layer.matrix(pruned_network)[..., :features], layer.matrix(before)[pruned_layer.entries]
+        )
         expected = pruned_layer.weight(before, change)
-        pruned_layer.write(within, change)
-        assert torch.equal(within.state[layer.weight], expected)
+        pruned_layer.write(pruned_network, change)
+        assert torch.equal(pruned_network.state[layer.weight], expected)
         assert not torch.equal(expected, before)
 
 
-def test_folded_weights_are_those_that_layers_compute_with(within: EmbeddedPrunedNetwork) -> None:
+def test_folded_weights_are_those_that_layers_compute_with(pruned_network: EmbeddedPrunedNetwork) -> None:
     """The weight after a change, times the factor of the batch norm, at the kept entries."""
-    for pruned_layer in pruned_layers(within):
+    for pruned_layer in pruned_layers(pruned_network):
         change = torch.randn(pruned_layer.shape, dtype=torch.float64)
-        folded = FoldedLayer.of(pruned_layer, within)
+        folded = FoldedLayer.of(pruned_layer, pruned_network)
         weight, _ = folded.tensors(change)
-        expected = pruned_layer.weight(within.state[pruned_layer.layer.weight], change)
+        expected = pruned_layer.weight(pruned_network.state[pruned_layer.layer.weight], change)
         if folded.norm is not None:
             scale = {"a": "n", "b": "m"}[pruned_layer.layer.name]
-            factor = within.state[f"{scale}.weight"] / (within.state[f"{scale}.running_var"] + 1e-5).sqrt()
+            factor = (
+                pruned_network.state[f"{scale}.weight"] / (pruned_network.state[f"{scale}.running_var"] + 1e-5).sqrt()
+            )
             expected = expected * factor.view(-1, 1, 1, 1)
-        compact = within.compact_layer(pruned_layer.layer.node)
+        compact = pruned_network.compact_layer(pruned_layer.layer.node)
         torch.testing.assert_close(weight, expected if compact is None else compact.weight_of(expected))
 
 
-def test_picked_entries_are_those_of_each_group(within: EmbeddedPrunedNetwork) -> None:
-    for pruned_layer in pruned_layers(within):
+def test_picked_entries_are_those_of_each_group(pruned_network: EmbeddedPrunedNetwork) -> None:
+    for pruned_layer in pruned_layers(pruned_network):
         groups, outputs = pruned_layer.layer.groups, len(pruned_layer.layer.outputs)
         results = torch.randn(7, outputs)
         by_group = results.view(7, groups, -1)
@@ -94,19 +98,19 @@ def test_picked_entries_are_those_of_each_group(within: EmbeddedPrunedNetwork) -
         assert torch.equal(pruned_layer.outputs_of(results), torch.stack(expected))
 
 
-def test_rows_are_the_same_without_an_interval(within: EmbeddedPrunedNetwork) -> None:
+def test_rows_are_the_same_without_an_interval(pruned_network: EmbeddedPrunedNetwork) -> None:
     """Intervals of clipped outputs change the bounds alone."""
     torch.manual_seed(1)
-    execution = PairedExecution(within, [Batch((torch.randn(6, 3, 9, 9),), {})])
-    for pruned_layer in pruned_layers(within):
-        matrix = pruned_layer.matrix(within)
+    execution = PairedExecution(pruned_network, [Batch((torch.randn(6, 3, 9, 9),), {})])
+    for pruned_layer in pruned_layers(pruned_network):
+        matrix = pruned_layer.matrix(pruned_network)
         rows, plain = (
             next(regression_rows(execution, pruned_layer, matrix, has_interval=has_interval))
             for has_interval in (True, False)
         )
-        assert torch.equal(rows.features, plain.features) and torch.equal(rows.missing, plain.missing)
-        assert torch.equal(plain.least, plain.missing) and torch.equal(plain.most, plain.missing)
-        assert torch.equal(rows.least, rows.missing) == (pruned_layer.layer.name == "c")
+        assert torch.equal(rows.features, plain.features) and torch.equal(rows.targets, plain.targets)
+        assert torch.equal(plain.lower, plain.targets) and torch.equal(plain.upper, plain.targets)
+        assert torch.equal(rows.lower, rows.targets) == (pruned_layer.layer.name == "c")
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, inf), (-1.0, inf), (-inf, 1.0), (0.0, 1.0), (-inf, inf)])
@@ -116,10 +120,10 @@ def test_outputs_lack_what_leads_to_the_nearest_point_that_will_do(low: float, h
     node: Any = None
     context = OutputContext(node, None, None, node, low, high)
     term = ReconstructionTerm(context, 1, torch.arange(81), [target], 1.0, [None])
-    least, most = wanted.where(wanted > low, -inf), wanted.where(wanted < high, inf)
-    least, most = least.clamp(max=high), most.clamp(min=low)
-    nearest = torch.minimum(torch.maximum(output, least), most)
-    torch.testing.assert_close(term.missing(0, output), nearest - output)
+    lower, upper = wanted.where(wanted > low, -inf), wanted.where(wanted < high, inf)
+    lower, upper = lower.clamp(max=high), upper.clamp(min=low)
+    nearest = torch.minimum(torch.maximum(output, lower), upper)
+    torch.testing.assert_close(term.errors(0, output), nearest - output)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -135,5 +139,7 @@ def test_statistics_are_those_of_all_values_in_any_layout(layout: torch.memory_f
     assert statistics.rows == 6 * 4 * 3
 
 
-def test_layers_of_a_pruned_network_are_those_of_the_dense_one(within: EmbeddedPrunedNetwork) -> None:
-    assert [layer.node for layer in within.layers] == [layer.node for layer in layers_of(within.network)]
+def test_layers_of_a_pruned_network_are_those_of_the_dense_one(pruned_network: EmbeddedPrunedNetwork) -> None:
+    assert [layer.node for layer in pruned_network.layers] == [
+        layer.node for layer in layers_of(pruned_network.network)
+    ]

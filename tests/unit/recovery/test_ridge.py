@@ -47,9 +47,9 @@ def test_the_ridge_is_the_best_of_all_that_are_known(noise: float) -> None:
     """The error on held-out rows falls and rises once along the ridges, so that not all must be tried."""
     torch.manual_seed(0)
     features, weights = torch.randn(1, 90, 30).double(), torch.randn(1, 30, 4).double()
-    missing = features @ weights + noise * torch.randn(1, 90, 4).double()
+    targets = features @ weights + noise * torch.randn(1, 90, 4).double()
     fitted, held_out = (
-        RegressionMoments.of(features[:, rows], missing[:, rows]) for rows in (slice(60), slice(60, 90))
+        RegressionMoments.of(features[:, rows], targets[:, rows]) for rows in (slice(60), slice(60, 90))
     )
     errors = {
         ridge: held_out.mean_square(System(RidgeFactor(fitted, ridge, False), fitted.moment).solution)
@@ -62,10 +62,10 @@ def test_the_ridge_is_the_best_of_all_that_are_known(noise: float) -> None:
 
 def test_a_choice_that_was_made_is_made_again_with_all_rows() -> None:
     torch.manual_seed(0)
-    features, missing = torch.randn(2, 50, 6).double(), torch.randn(2, 50, 3).double()
-    moments = RegressionMoments.of(features, missing)
-    penalised = moments.penalised(1e-2, False)
-    expected = torch.linalg.solve(penalised, moments.moment)
+    features, targets = torch.randn(2, 50, 6).double(), torch.randn(2, 50, 3).double()
+    moments = RegressionMoments.of(features, targets)
+    penalised_gram = moments.penalised_gram(1e-2, False)
+    expected = torch.linalg.solve(penalised_gram, moments.moment)
     torch.testing.assert_close(solve(moments, None, Choice(1e-2, 0), False), expected)
     assert not bool(solve(moments, None, Choice(None, 0), False).any())
 
@@ -78,19 +78,19 @@ def test_few_rows_are_solved_for_as_their_products_are(ridge: float, has_constan
     features = torch.randn(2, 20, 70, dtype=torch.float64) * torch.logspace(-1, 1, 70) + 0.5
     features[..., 7] = 0
     features[..., -1] = 1 if has_constant else features[..., -1]
-    missing, other = torch.randn(2, 20, 4).double(), torch.randn(2, 70, 3).double()
-    few = RegressionMoments.of(features[:, :12], missing[:, :12]).with_rows(features[:, 12:], missing[:, 12:])
+    targets, other = torch.randn(2, 20, 4).double(), torch.randn(2, 70, 3).double()
+    few = RegressionMoments.of(features[:, :12], targets[:, :12]).with_rows(features[:, 12:], targets[:, 12:])
     assert few.features is not None
     expected = System(RidgeFactor(few, ridge, has_constant), few.moment)
     system = systems_of(few, has_constant)(ridge)
     torch.testing.assert_close(system.solution, expected.solution, rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(system.solve(other), expected.solve(other), rtol=1e-6, atol=1e-8)
-    many = few.with_rows(features, missing)
+    many = few.with_rows(features, targets)
     assert many.features is None
     torch.testing.assert_close(many.products.summed(), 2 * features.transpose(1, 2) @ features)
-    torch.testing.assert_close(many.moment, 2 * features.transpose(1, 2) @ missing)
-    few, many = (RegressionMoments.of(features, missing) for _ in range(2))
-    torch.testing.assert_close(few.joined(many).products.summed(), 2 * features.transpose(1, 2) @ features)
+    torch.testing.assert_close(many.moment, 2 * features.transpose(1, 2) @ targets)
+    few, many = (RegressionMoments.of(features, targets) for _ in range(2))
+    torch.testing.assert_close(few.plus(many).products.summed(), 2 * features.transpose(1, 2) @ features)
     torch.testing.assert_close(few.moment, 2 * many.moment)
 
 
@@ -101,7 +101,9 @@ def test_values_without_room_go_on_from_where_there_was_room_last(monkeypatch: p
     model, x = nn.Sequential(*layers, nn.Linear(4, 2)), torch.randn(64, 4)
     network = sc.trace(model, x[:2])
     execution = PairedExecution(
-        EmbeddedPrunedNetwork.whole(network, {}), split_microbatches(as_batches(x), torch.device("cpu")), memory=10_000
+        EmbeddedPrunedNetwork.of_kept(network, {}),
+        split_microbatches(as_batches(x), torch.device("cpu")),
+        memory=10_000,
     )
     starts: list[int] = []
     run = type(network.program).run
@@ -126,9 +128,9 @@ def test_memory_does_not_change_a_refit() -> None:
     small, plan = cut_two_fifths(model, x)
     states = []
     for memory in (0, 1 << 30):
-        within = EmbeddedPrunedNetwork.of(small, plan.network, recipe_of(model, plan))
+        cut_network = EmbeddedPrunedNetwork.of(small, plan.network, recipe_of(model, plan))
         with torch.no_grad():
-            refit(PairedExecution(within, split_microbatches(as_batches(x), torch.device("cpu")), memory))
-        states.append(within.state)
+            refit(PairedExecution(cut_network, split_microbatches(as_batches(x), torch.device("cpu")), memory))
+        states.append(cut_network.state)
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert any(not torch.equal(states[0][name], plan.network.program.state(name)) for name in states[0])

@@ -73,11 +73,11 @@ def _problem(model: nn.Module, data: Tensor) -> BlockProblem:
     """The problem of the first block's layers, in a cut network."""
     network = sc.trace(model, data[:2])
     plan = sc.plan(network, sc.score(network, by="l2"), {"units": 0.6}, allocation="uniform")
-    within = EmbeddedPrunedNetwork.of(sc.cut(model, plan), network, recipe_of(model, plan))
+    cut_network = EmbeddedPrunedNetwork.of(sc.cut(model, plan), network, recipe_of(model, plan))
     block = next(iter(reconstruction_blocks(network)))
-    choices = [PrunedLayer.of(layer, within) for layer in (*block.makers, *block.consumers)]
+    choices = [PrunedLayer.of(layer, cut_network) for layer in (*block.producers, *block.consumers)]
     layers = [pruned_layer for pruned_layer in choices if pruned_layer is not None]
-    execution = PairedExecution(within, network_microbatches(network, as_batches(data)))
+    execution = PairedExecution(cut_network, network_microbatches(network, as_batches(data)))
     shared = SharedTargets(network, block.consumers, execution.microbatches)
     return BlockProblem(execution, layers, block.consumers, shared)
 
@@ -87,14 +87,14 @@ def test_slopes_are_those_of_the_weighted_error() -> None:
     """Half the weighted squared error falls along the slopes by what they say."""
     torch.manual_seed(0)
     problem = _problem(Stream().double().eval(), torch.randn(16, TOKENS, WIDTH).double())
-    assert any(factor is not None and float(factor.min()) < 0.1 for factor in problem.anchors[0].factors)
-    at = [torch.randn(layer.shape).double() / 100 for layer in problem.parts]
-    direction = [torch.randn(layer.shape).double() for layer in problem.parts]
+    assert any(factor is not None and float(factor.min()) < 0.1 for factor in problem.terms[0].factors)
+    at = [torch.randn(layer.shape).double() / 100 for layer in problem.pruned_layers]
+    direction = [torch.randn(layer.shape).double() for layer in problem.pruned_layers]
     _, _, slopes = problem._slopes(at)
     predicted = -2 * sum(float((slope * step).sum()) for slope, step in zip(slopes, direction, strict=True))
     length = 1e-6
     ahead, behind = (
-        problem._errors([value + sign * length * step for value, step in zip(at, direction, strict=True)])
+        problem._squared_error([value + sign * length * step for value, step in zip(at, direction, strict=True)])
         for sign in (1, -1)
     )
     assert (ahead - behind) / (2 * length) == pytest.approx(predicted, rel=1e-4)
@@ -104,9 +104,9 @@ def test_a_weighted_row_is_the_row_times_its_factor() -> None:
     torch.manual_seed(0)
     tensors = torch.randn(4, 1, 3, 2).unbind()
     rows = RegressionRows(*tensors, torch.tensor([True, False, True]), torch.tensor([1.0, 0.5, 0.25]))
-    weighted = rows.weighted()
+    weighted = rows.with_weights()
     for before, after in zip(
-        tensors, (weighted.features, weighted.missing, weighted.least, weighted.most), strict=True
+        tensors, (weighted.features, weighted.targets, weighted.lower, weighted.upper), strict=True
     ):
         assert torch.equal(after, before * torch.tensor([1.0, 0.5, 0.25])[:, None])
     assert weighted.factors is None

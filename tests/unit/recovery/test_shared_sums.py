@@ -41,11 +41,11 @@ def test_layers_share_no_rows_with_layers_that_are_solved_for_otherwise(monkeypa
     def weights() -> Tensor:
         choices: Choices | None = None
         for examples in (192, 256):
-            within = EmbeddedPrunedNetwork.whole(network, kept)
+            cut_network = EmbeddedPrunedNetwork.of_kept(network, kept)
             with torch.no_grad():
-                choices = refit(PairedExecution(within, microbatches_of(x[:examples], 64)), choices, len(x))
+                choices = refit(PairedExecution(cut_network, microbatches_of(x[:examples], 64)), choices, len(x))
             assert "direct.weight" in choices and "gate.weight" not in choices
-        return within.state["direct.weight"]
+        return cut_network.state["direct.weight"]
 
     shared = weights()
     monkeypatch.setattr(shared_sums, "layers_by_rows", lambda layers, _: [[layer] for layer in layers])

@@ -41,28 +41,32 @@ def test_what_is_folded_into_a_layer_changes_no_value(name: str) -> None:
     draws = torch.Generator().manual_seed(0)
     folded_norms = 0
     for layer in layers_of(plan.network):
-        within = EmbeddedPrunedNetwork.of(small, plan.network, recipe)
-        pruned_layer = PrunedLayer.of(layer, within)
+        cut_network = EmbeddedPrunedNetwork.of(small, plan.network, recipe)
+        pruned_layer = PrunedLayer.of(layer, cut_network)
         if pruned_layer is None:
             continue
         change = 0.1 * torch.randn(pruned_layer.shape, generator=draws).double()
-        folded = FoldedLayer.of(pruned_layer, within)
+        folded = FoldedLayer.of(pruned_layer, cut_network)
         folded_norms += folded.norm is not None
         weight, constant = folded.tensors(change)
-        handlers = {**straight_through(program), **within.handlers()}
+        handlers = {**straight_through(program), **cut_network.handlers()}
         handlers |= folded.overrides(handlers, constant)
-        state = {**within.state, layer.weight: weight}
-        fixed = {**within.fixed(), **{node: state[tensor] for node, tensor in program.state_names.items()}}
+        state = {**cut_network.state, layer.weight: weight}
+        fixed = {**cut_network.fixed(), **{node: state[tensor] for node, tensor in program.state_names.items()}}
         pre_activation = output_context(plan.network, layer).pre_activation
         stop = program.position[pre_activation] + 1
         with torch.no_grad():
             values = program.run({**fixed, **program.bind(batch)}, program.first, stop, handlers, keep=[pre_activation])
-            pruned_layer.write(within, change)
+            pruned_layer.write(cut_network, change)
             written = program.run(
-                {**within.fixed(), **program.bind(batch)}, program.first, stop, within.handlers(), keep=[pre_activation]
+                {**cut_network.fixed(), **program.bind(batch)},
+                program.first,
+                stop,
+                cut_network.handlers(),
+                keep=[pre_activation],
             )
         axis = 1 if layer.is_convolution else values[pre_activation].dim() - 1
-        stays = torch.nonzero(within.mask[layer.outputs]).flatten()
+        stays = torch.nonzero(cut_network.mask[layer.outputs]).flatten()
         pair = (run[pre_activation] for run in (values, written))
         first, second = (
             value if value.shape[axis] == len(stays) else value.index_select(axis, stays) for value in pair
@@ -121,14 +125,14 @@ def test_layers_that_read_the_same_rows_share_products_and_factors(how: str, mon
         if how == "simulation":
             simulator = PlanSimulator(Calibration(plan.network, microbatches_of(x, 16))).quick(64)
             return [simulator.divergences(plan.kept)], dict(counts)
-        within = EmbeddedPrunedNetwork.of(small, plan.network, recipe)
-        execution = PairedExecution(within, microbatches_of(x, 16))
+        cut_network = EmbeddedPrunedNetwork.of(small, plan.network, recipe)
+        execution = PairedExecution(cut_network, microbatches_of(x, 16))
         if how == "adapt":
             reconstruct_blocks(execution, 2)
         else:
             with torch.no_grad():
                 refit.refit(execution)
-        return [within.state[name] for name in within.state], dict(counts)
+        return [cut_network.state[name] for name in cut_network.state], dict(counts)
 
     shared, fewer = results()
     for module in (shared_sums, input_covariance):

@@ -80,33 +80,33 @@ def test_wide_layers_are_solved_for_as_a_direct_solution_says(
     torch.manual_seed(0)
     features = torch.randn(1, 300, 40).double()
     features[..., -1] = 1 if has_constant else features[..., -1]
-    missing = features @ torch.randn(1, 40, 9).double() + torch.randn(1, 300, 9).double()
-    plain = [RegressionMoments.of(features[:, rows], missing[:, rows]) for rows in (slice(200), slice(200, 300))]
+    targets = features @ torch.randn(1, 40, 9).double() + torch.randn(1, 300, 9).double()
+    plain = [RegressionMoments.of(features[:, rows], targets[:, rows]) for rows in (slice(200), slice(200, 300))]
     choice = select_ridge(plain[0], plain[1], None, has_constant)
     monkeypatch.setattr(ridge, "WIDE", 1)
     monkeypatch.setattr(symmetric_matrices, "COLUMNS", 7)
-    fitted = RegressionMoments.of(features[:, :120], missing[:, :120]).with_rows(
-        features[:, 120:200], missing[:, 120:200]
+    fitted = RegressionMoments.of(features[:, :120], targets[:, :120]).with_rows(
+        features[:, 120:200], targets[:, 120:200]
     )
-    held_out = RegressionMoments.of(features[:, 200:], missing[:, 200:])
+    held_out = RegressionMoments.of(features[:, 200:], targets[:, 200:])
     assert select_ridge(fitted, held_out, None, has_constant) == choice
     assert choice.ridge is not None
-    change = solve(fitted.joined(held_out), None, choice, has_constant)
-    penalty = plain[0].joined(plain[1]).penalty(choice.ridge, has_constant)
-    expected = torch.linalg.solve(features.mT @ features + torch.diag_embed(penalty), features.mT @ missing)
+    change = solve(fitted.plus(held_out), None, choice, has_constant)
+    penalty = plain[0].plus(plain[1]).penalty(choice.ridge, has_constant)
+    expected = torch.linalg.solve(features.mT @ features + torch.diag_embed(penalty), features.mT @ targets)
     torch.testing.assert_close(change, expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("ridge_value", RIDGES)
 def test_few_rows_of_a_wide_layer_are_solved_for_by_the_system_of_the_rows(ridge_value: float) -> None:
     torch.manual_seed(0)
-    features, missing = torch.randn(1, 30, 6000).double(), torch.randn(1, 30, 3).double()
-    moments = RegressionMoments.of(features, missing)
+    features, targets = torch.randn(1, 30, 6000).double(), torch.randn(1, 30, 3).double()
+    moments = RegressionMoments.of(features, targets)
     assert moments.products.gram is None
     change = solve(moments, None, Choice(ridge_value, 0), False)
     penalty = moments.penalty(ridge_value, False)[:, None]
     inner = features / penalty @ features.mT + torch.eye(30).double()
-    expected = (features / penalty).mT @ torch.linalg.solve(inner, missing)
+    expected = (features / penalty).mT @ torch.linalg.solve(inner, targets)
     torch.testing.assert_close(change, expected, rtol=1e-6, atol=1e-8)
 
 
@@ -117,12 +117,12 @@ def test_solving_takes_the_memory_that_is_foretold(monkeypatch: pytest.MonkeyPat
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(4, 600), nn.Tanh(), nn.Linear(600, 6, bias=False)), torch.randn(2, 4)
     layer = next(layer for layer in layers_of(sc.trace(model, x)) if layer.name == "2")
-    rows, missing = torch.randn(1, 900, 600), torch.randn(1, 900, 6)
+    rows, targets = torch.randn(1, 900, 600), torch.randn(1, 900, 6)
     with LiveBytes() as live:
-        fitted = RegressionMoments.of(rows[:, :600], missing[:, :600])
-        held_out = RegressionMoments.of(rows[:, 600:], missing[:, 600:])
+        fitted = RegressionMoments.of(rows[:, :600], targets[:, :600])
+        held_out = RegressionMoments.of(rows[:, 600:], targets[:, 600:])
         choice = select_ridge(fitted, held_out, None, False)
-        solve(fitted.joined(held_out), None, choice, False)
+        solve(fitted.plus(held_out), None, choice, False)
     foretold = refit_bytes(layer, 900)
     assert 0.7 * foretold < live.peak < 1.1 * foretold
 

@@ -42,7 +42,7 @@ def test_round_values_enclose_what_they_are_for(low: float, high: float) -> None
     assert steps == pytest.approx([steps[0]] * len(steps)) and steps[0] > 0
 
 
-def test_each_kind_has_a_scale() -> None:
+def test_each_kind_of_units_has_a_scale_of_bars() -> None:
     groups = {"conv1": (64, 32), "conv2": (32, 32), "attention": (4, 1)}
     channels, heads = bars_by_kind(groups, {"conv1": "channels", "conv2": "channels", "attention": "heads"})
     assert [(bar.dense_width, bar.kept_width) for bar in channels.bars] == [(100, 50), (50, 50)]
@@ -102,7 +102,7 @@ def test_lines_differ_by_more_than_their_hue() -> None:
     assert len({(style.dash, style.shape, style.solid) for style in styles}) == 12
 
 
-def test_counts_are_short() -> None:
+def test_short_counts_have_a_unit() -> None:
     assert [short_count(count) for count in (0, 999, 1000, 999_600, 2.5e12)] == ["0", "999", "1 k", "1 M", "2.5 T"]
 
 

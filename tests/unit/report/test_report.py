@@ -61,7 +61,7 @@ def test_without_labels_there_is_no_accuracy_and_in_sample_numbers_are_named() -
     assert "examples, the same that were fitted to (in-sample)" in str(report) and "accuracy" not in str(report)
 
 
-def test_regression_has_neither() -> None:
+def test_a_report_of_regression_has_no_accuracy() -> None:
     model = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 1, 1))
     x = torch.randn(20, 1, 5, 5)
     report = sc.prune(model, [(x, torch.randn(20, 1, 3, 3))], {"macs": 0.5}, by="l1", progress=False).report

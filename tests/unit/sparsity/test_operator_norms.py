@@ -65,6 +65,6 @@ def test_norms_against_power_iteration_on_the_convolution_itself() -> None:
     assert power(lambda x: F.conv2d(x, weight, padding=1)) <= norm * (1 + 1e-9)
 
 
-def test_one_and_three_axes() -> None:
+def test_operator_norms_along_one_and_three_axes() -> None:
     assert float(operator_norms(torch.ones(1, 1, 5), (9,), (1,), (1,))) == pytest.approx(5)
     assert float(operator_norms(torch.ones(1, 1, 2, 2, 2), (4, 4, 4), (2, 2, 2), (1, 1, 1))) == pytest.approx(8**0.5)

@@ -98,7 +98,7 @@ def test_gains_of_swaps_are_those_of_the_true_mass(seed: int) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 3), st.integers(1, 3))
-def test_no_step_loses_mass(seed: int, high: int, wide: int) -> None:
+def test_no_step_of_an_order_lowers_the_retained_mass(seed: int, high: int, wide: int) -> None:
     """Also where the rows and the columns of a layer share one order, of which assignment is a linearisation."""
     matrices, shape = shared_orders(7, seed), (high, wide)
     draws = np.random.default_rng(seed)

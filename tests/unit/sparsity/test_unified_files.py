@@ -44,7 +44,7 @@ def test_a_file_is_read_back_bit_for_bit(tmp_path: Path, half: bool) -> None:
     assert "x smaller" in str(compressed)
 
 
-def test_structure_pays_on_disk(tmp_path: Path) -> None:
+def test_more_structure_makes_a_smaller_file(tmp_path: Path) -> None:
     """More of it is a smaller file, and a dense network gains nothing but what its bytes repeat."""
     model = nn.Sequential(*(nn.Linear(128, 128, bias=False) for _ in range(3)))
     shapes = {f"{i}.weight": (1, 8) for i in range(3)}

@@ -62,7 +62,7 @@ RUNS: dict[str, Callable[..., Any]] = {
         ("unify", {"rho": float("inf")}, "rho above 0"),
     ],
 )
-def test_wrong_values_are_answered(function: str, options: dict[str, Any], message: str) -> None:
+def test_wrong_values_are_refused(function: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(sc.SecateurError, match=message):
         RUNS[function](**options)
 

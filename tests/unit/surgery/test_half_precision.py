@@ -39,7 +39,7 @@ class Autocast(nn.Module):
 @pytest.mark.parametrize("repair", ["refit", "adapt", "batchnorm"])
 @pytest.mark.parametrize("kind", [Casting, Autocast])
 @untrained_networks
-def test_half_precision_inside(kind: type[nn.Module], repair: str) -> None:
+def test_layers_in_half_precision_keep_their_type(kind: type[nn.Module], repair: str) -> None:
     model = kind()
     result = sc.prune(model, X, {"macs": 0.5}, by="l1", repair=repair, progress=False)
     assert {group.name for group in result.plan.network.groups} == {"body.0", "body.5"}

@@ -42,7 +42,7 @@ def test_machine_without_limits(tmp_path: Path) -> None:
     assert available_bytes(CPU, make_root(tmp_path, MACHINE)) == AVAILABLE
 
 
-def test_unknown(tmp_path: Path) -> None:
+def test_memory_is_unknown_without_these_files(tmp_path: Path) -> None:
     """A system without these files, and a device without memory, say nothing."""
     assert available_bytes(CPU, tmp_path) is None
     assert available_bytes(torch.device("meta"), make_root(tmp_path, MACHINE)) is None
@@ -93,7 +93,7 @@ def test_group_that_is_not_below_the_mounted_one(tmp_path: Path, path: str) -> N
     assert available_bytes(CPU, root) == 400 * MIB
 
 
-def test_nothing_left(tmp_path: Path) -> None:
+def test_a_group_over_its_limit_has_no_memory(tmp_path: Path) -> None:
     """A group that is over its limit has no memory, not less than none."""
     files = MACHINE | {"proc/self/cgroup": "0::/\n", "proc/self/mountinfo": UNIFIED}
     assert available_bytes(CPU, make_root(tmp_path, files | group("sys/fs/cgroup", 100, current=130))) == 0

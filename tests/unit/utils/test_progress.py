@@ -187,7 +187,7 @@ def test_outside_of_a_run_nothing_is_reported(caplog: pytest.LogCaptureFixture) 
     assert not records(caplog) and step.completed == 0
 
 
-def test_a_run_that_fails_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_run_is_logged_with_its_exception(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "secateur"), pytest.raises(ZeroDivisionError), run_shown("prune", False):
         1 / 0  # noqa: B018
     assert records(caplog)[-1].startswith("prune was stopped by ZeroDivisionError after")

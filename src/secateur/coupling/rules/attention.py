@@ -40,11 +40,11 @@ def _attend_by_width(op: OpContext, query: Tensor, key: Tensor, value: Tensor) -
     columns = op.axis_labels(value, -1)
     examples, tokens = math.prod(op.shape[:-2]), query.shape[-2] * key.shape[-2]
     if op.tracer.scope.by_width:
-        read = op.axis_labels(query, -1)
-        op.couple(read, op.axis_labels(key, -1))
-        op.read("query", query.dim() - 1, read)
-        op.tracer.attention.widths.extend([read, columns])
-        op.count(examples * tokens, read)
+        width_labels = op.axis_labels(query, -1)
+        op.couple(width_labels, op.axis_labels(key, -1))
+        op.read("query", query.dim() - 1, width_labels)
+        op.tracer.attention.widths.extend([width_labels, columns])
+        op.count(examples * tokens, width_labels)
     else:
         for operand in (query, key):
             op.freeze(operand, "the scale of the scores depends on the width")

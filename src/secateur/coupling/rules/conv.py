@@ -24,29 +24,29 @@ def convolution(op: OpContext) -> Tensor:
     if labelled_axes(x) and dim not in labelled_axes(x):
         return pass_each_unit(op, x, dim, [weight, bias], kernel * weight.shape[1], weight.shape[2:])
     channels = op.axis_labels(x, dim)
-    out = op.axis_labels("weight", 0, produces=True)
+    output_labels = op.axis_labels("weight", 0, produces=True)
     if bias is not None:
-        op.couple(op.axis_labels("bias", 0), out)
-    positions = math.prod(op.shape) / len(out) * kernel
+        op.couple(op.axis_labels("bias", 0), output_labels)
+    positions = math.prod(op.shape) / len(output_labels) * kernel
     per_group = weight.shape[1]
     if removes_whole_groups(groups, per_group):
-        _couple_groups(op, channels, out, groups)
-        op.count(positions * per_group, out)
-        return op.broadcast(out, dim)
+        _couple_groups(op, channels, output_labels, groups)
+        op.count(positions * per_group, output_labels)
+        return op.broadcast(output_labels, dim)
     inputs = op.axis_labels("weight", 1)
     op.couple(channels.view(groups, -1), inputs)
-    filters = out.view(groups, -1)
+    filters = output_labels.view(groups, -1)
     op.couple(filters, filters[:1])
-    op.read("input", dim, channels, weight.name if weight.is_plain else None, bias_name(bias), outputs=out)
-    op.count(positions, out, inputs)
-    return op.broadcast(out, dim)
+    op.read("input", dim, channels, weight.name if weight.is_plain else None, bias_name(bias), outputs=output_labels)
+    op.count(positions, output_labels, inputs)
+    return op.broadcast(output_labels, dim)
 
 
-def _couple_groups(op: OpContext, channels: Tensor, out: Tensor, groups: int) -> None:
+def _couple_groups(op: OpContext, channels: Tensor, output_labels: Tensor, groups: int) -> None:
     """Couple all channels and filters of a group of a convolution; depthwise: a channel is a group."""
     rows = channels.view(groups, -1)
     op.couple(rows, rows[:, :1])
-    op.couple(out.view(groups, -1), rows[:, :1])
+    op.couple(output_labels.view(groups, -1), rows[:, :1])
 
 
 def transposed_convolution(op: OpContext) -> Tensor:
@@ -64,17 +64,17 @@ def transposed_convolution(op: OpContext) -> Tensor:
     op.couple(inputs, channels)
     positions = math.prod(x.shape) / len(channels) * kernel
     if groups == 1:
-        out = op.axis_labels("weight", 1, produces=True)
+        output_labels = op.axis_labels("weight", 1, produces=True)
         op.read("input", dim, channels)
-        op.count(positions, inputs, out)
+        op.count(positions, inputs, output_labels)
     else:
         rows = channels.view(groups, -1)
         op.couple(rows, rows[:, :1])
-        out = rows[:, :1].expand(groups, weight.shape[1]).reshape(-1)
+        output_labels = rows[:, :1].expand(groups, weight.shape[1]).reshape(-1)
         op.count(positions * weight.shape[1], inputs)
     if isinstance(op.args["bias"], Weight):
-        op.couple(op.axis_labels("bias", 0), out)
-    return op.broadcast(out, dim)
+        op.couple(op.axis_labels("bias", 0), output_labels)
+    return op.broadcast(output_labels, dim)
 
 
 RULES: RuleTable = {

@@ -32,11 +32,13 @@ def broadcast_tensors(op: OpContext) -> list[Labels]:
     def expand(value: Labels, shape: torch.Size) -> Labels:
         if isinstance(value, Weight):
             return replace(value, labels=tuple(labels.expand(shape) for labels in value.labels), is_plain=False)
-        expanded = value.expand(shape)
-        repeated = {
-            axis for axis in range(len(shape)) if expanded.shape[axis] != _axis_length(value, axis - len(shape))
+        expanded_labels = value.expand(shape)
+        repeated_axes = {
+            axis for axis in range(len(shape)) if expanded_labels.shape[axis] != _axis_length(value, axis - len(shape))
         }
-        return _repeated_labels(expanded, [other.expand(shape) for other in activations], repeated)
+        return _labels_of_repeated(
+            expanded_labels, [activation.expand(shape) for activation in activations], repeated_axes
+        )
 
     return [expand(value, shape) for value, shape in zip(values, op.shape, strict=True)]
 
@@ -46,11 +48,11 @@ def _axis_length(value: Tensor, axis: int) -> int:
     return value.shape[axis] if -axis <= value.dim() else 1
 
 
-def _repeated_labels(labels: Tensor, others: Sequence[Tensor], repeated: set[int]) -> Tensor:
+def _labels_of_repeated(labels: Tensor, others: Sequence[Tensor], repeated_axes: set[int]) -> Tensor:
     """Return the labels of a value without units that is repeated along some axes: those of what has units there."""
     if not bool(labels.any()):
         for other in others:
-            if labelled_axes(other) <= repeated:
+            if labelled_axes(other) <= repeated_axes:
                 return other
     return labels
 
@@ -65,12 +67,12 @@ def dropout(op: OpContext) -> Labels:
     return labels
 
 
-def created_constant(op: OpContext) -> Labels:
+def label_constant(op: OpContext) -> Labels:
     """Give labels to one value everywhere: as many entries as what it meets has units."""
     return op.tracer.constant(op.node, op.shape, range(len(op.shape)))
 
 
-def overwritten(op: OpContext) -> Tensor:
+def couple_overwritten(op: OpContext) -> Tensor:
     """Couple what is written to a tensor with the entries that it replaces, all of them."""
     source = op.activation("src").expand(op.shape)
     op.couple(op.tracer.activation(op.args["self"], op.node, labelled_axes(source)), source)
@@ -94,9 +96,11 @@ RULES: RuleTable = {
     "bernoulli uniform exponential geometric log_normal cauchy normal_functional poisson": OpRule(
         first_argument, channels="same"
     ),
-    "copy": OpRule(overwritten, straight_through=lambda target, args, kwargs: args[1].to(args[0]).expand_as(args[0])),
-    "zeros ones full empty new_zeros new_ones new_full new_empty": OpRule(created_constant, result_shape("size")),
-    "rand randn randint": OpRule(created_constant),
+    "copy": OpRule(
+        couple_overwritten, straight_through=lambda target, args, kwargs: args[1].to(args[0]).expand_as(args[0])
+    ),
+    "zeros ones full empty new_zeros new_ones new_full new_empty": OpRule(label_constant, result_shape("size")),
+    "rand randn randint": OpRule(label_constant),
     "dropout": replace(COPY, labels=dropout, keeps_apart=idle_dropout),
     "dropout_ feature_dropout alpha_dropout feature_alpha_dropout": OpRule(dropout, channels="same"),
     "broadcast_tensors": OpRule(broadcast_tensors),

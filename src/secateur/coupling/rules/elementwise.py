@@ -67,16 +67,16 @@ def _pass_constants(op: OpContext, weights: list[Weight], other: Tensor) -> Labe
     """Return constants that meet a tensor without units: they keep the axes along which that tensor has length 1."""
     constants = _couple_weights(op, weights)
     is_blocked = [_is_longer(other.shape, labelled_axes(labels), len(op.shape)) for labels in constants.labels]
-    for labels in (labels for labels, blocked in zip(constants.labels, is_blocked, strict=True) if blocked):
+    for labels in (labels for labels, blocks in zip(constants.labels, is_blocked, strict=True) if blocks):
         op.freeze(labels, MEETS)
-    free = [
+    free_axes = [
         (key, labels)
-        for key, labels, blocked in zip(constants.keys, constants.labels, is_blocked, strict=True)
-        if not blocked
+        for key, labels, blocks in zip(constants.keys, constants.labels, is_blocked, strict=True)
+        if not blocks
     ]
-    if not free:
+    if not free_axes:
         return frozen_labels(op.shape)
-    keys, axes = zip(*free, strict=True)
+    keys, axes = zip(*free_axes, strict=True)
     return Weight(constants.name, keys, axes, is_plain=False)
 
 
@@ -93,8 +93,8 @@ def _couple_activations(op: OpContext, a: Tensor, b: Tensor) -> Tensor:
     if in_a & in_b or not (in_a or in_b):
         op.couple(a, b)
     elif blocks_a or blocks_b:
-        for labels, blocked in ((a, blocks_a), (b, blocks_b)):
-            if blocked:
+        for labels, blocks in ((a, blocks_a), (b, blocks_b)):
+            if blocks:
                 op.freeze(labels, MEETS)
     elif in_a and in_b:
         crossing = fewer_units(a, b)
@@ -132,7 +132,7 @@ def _couple_weight(op: OpContext, a: Tensor, weight: Weight) -> Tensor:
     """Couple the axis of a weight that follows the labels of an activation; freeze its other axes."""
     shape = torch.broadcast_shapes(a.shape, weight.shape)
     in_a = labelled_axes(a.expand(shape))
-    matched = not _is_longer(weight.shape, in_a, len(shape))
+    is_matched = not _is_longer(weight.shape, in_a, len(shape))
     result = a
     for key, labels in zip(weight.keys, weight.labels, strict=True):
         in_weight = labelled_axes(labels.expand(shape))
@@ -141,13 +141,13 @@ def _couple_weight(op: OpContext, a: Tensor, weight: Weight) -> Tensor:
         if not _is_longer(a.shape, in_weight, len(shape)) and not in_a and result is a:
             result = labels.expand(shape)
             op.tracer.touch(key, produces=True)
-        elif not matched and determines(a, labels):
+        elif not is_matched and determines(a, labels):
             op.tracer.touch(key, produces=False)
             op.couple(a, labels)
-            matched = True
+            is_matched = True
         else:
             op.freeze(labels, f"{weight.name} meets a tensor that can't be cut")
-    if not matched:
+    if not is_matched:
         op.freeze(a, f"meets {weight.name}, of which no axis follows these units")
     return result.expand(shape)
 

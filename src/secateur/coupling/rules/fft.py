@@ -15,8 +15,8 @@ def transform(op: OpContext) -> Labels:
     dims = op.args.get("dim")
     last = range(len(value.shape) - len(op.args["s"]), len(value.shape)) if op.args.get("s") else None
     axes = [dims] if isinstance(dims, int) else dims or last or range(len(value.shape))
-    transformed = {axis % len(value.shape) for axis in axes}
-    return expand_labels(narrow_axes(op, value, transformed, "is transformed along these units"), op.shape)
+    transformed_axes = {axis % len(value.shape) for axis in axes}
+    return expand_labels(narrow_axes(op, value, transformed_axes, "is transformed along these units"), op.shape)
 
 
 def as_pairs(op: OpContext) -> Labels:
@@ -30,10 +30,10 @@ def as_complex(op: OpContext) -> Labels:
     value = op.args["self"]
     last = len(value.shape) - 1
     if isinstance(value, Tensor):
-        coupled = couple_along(op, value, {last}, "are the two parts of a number")
-        value = frozen_labels(value.shape) if coupled is None else coupled
-    narrow = narrow_axes(op, value, {last}, "are the two parts of a number")
-    numbers: Labels = map_labels(narrow, lambda labels: labels.squeeze(-1))
+        coupled_labels = couple_along(op, value, {last}, "are the two parts of a number")
+        value = frozen_labels(value.shape) if coupled_labels is None else coupled_labels
+    narrow_labels = narrow_axes(op, value, {last}, "are the two parts of a number")
+    numbers: Labels = map_labels(narrow_labels, lambda labels: labels.squeeze(-1))
     return numbers
 
 

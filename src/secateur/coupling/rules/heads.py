@@ -15,8 +15,8 @@ def batch_axes(value: Labels) -> set[int]:
 
 def operand_labels(op: OpContext, name: str, other: str) -> Tensor:
     """Return an operand's labels; of a parameter, those of the axis that lies along the heads of the other operand."""
-    value, beside = op.args[name], op.args[other]
-    if isinstance(value, Weight) and (heads := batch_axes(beside)):
+    value, other_value = op.args[name], op.args[other]
+    if isinstance(value, Weight) and (heads := batch_axes(other_value)):
         return op.tracer.activation(value, op.node, {dim + len(value.shape) for dim in heads})
     return op.activation(name)
 
@@ -35,23 +35,23 @@ def couple_heads(op: OpContext, operands: list[Tensor], batch: set[int]) -> tupl
     if len(batch) > 1:
         return None
     (dim,) = batch
-    shared = [
+    shared_operands = [
         labels
         for labels in operands
         if labels.dim() < -dim or labels.shape[dim] == 1 or _is_expanded_along(labels, dim)
     ]
-    separate = [labels for labels in operands if not any(labels is other for other in shared)]
-    if len({labels.shape[dim] for labels in separate}) != 1:
+    separate_operands = [labels for labels in operands if not any(labels is other for other in shared_operands)]
+    if len({labels.shape[dim] for labels in separate_operands}) != 1:
         return None
-    for labels in shared:
+    for labels in shared_operands:
         op.freeze(labels, "is shared by all heads")
     pairs = op.tracer.couplings.pairs
-    before = len(pairs)
-    heads, *other_heads = [op.axis_labels(labels, dim) for labels in separate]
+    pairs_before = len(pairs)
+    heads, *other_heads = [op.axis_labels(labels, dim) for labels in separate_operands]
     for other in other_heads:
         op.couple(heads, other)
     op.tracer.attention.heads.append((op.node, dim, heads))
-    op.tracer.attention.within_heads.extend(pairs[before:])
+    op.tracer.attention.within_heads.extend(pairs[pairs_before:])
     return dim, heads
 
 

@@ -29,12 +29,12 @@ def gather(op: OpContext) -> Tensor:
     if dim in units:
         op.freeze(labels, PICKED)
         return frozen_labels(op.shape)
-    picked = labels.narrow(dim, 0, 1)
+    picked_labels = labels.narrow(dim, 0, 1)
     shape = [1 if at == dim else length for at, length in enumerate(op.shape)]
-    picked = picked[tuple(slice(0, length) for length in shape)].expand(op.shape)
+    picked_labels = picked_labels[tuple(slice(0, length) for length in shape)].expand(op.shape)
     if has_own_units:  # each unit picks from its own entries, by their order, say
-        op.couple(index, picked)
-    return picked
+        op.couple(index, picked_labels)
+    return picked_labels
 
 
 def _is_free_of_units(op: OpContext, index: Labels) -> bool:
@@ -45,16 +45,16 @@ def _is_free_of_units(op: OpContext, index: Labels) -> bool:
 def index_tensors(op: OpContext) -> Any:
     """Pick entries by index tensors: labels pass that do not differ along the axes that are picked from."""
     value: Labels = op.args["self"]
-    picked = {dim for dim, index in enumerate(op.args["indices"]) if index is not None}
-    if picked != set(range(min(picked), max(picked) + 1)):
+    picked_axes = {dim for dim, index in enumerate(op.args["indices"]) if index is not None}
+    if picked_axes != set(range(min(picked_axes), max(picked_axes) + 1)):
         op.freeze(value, PICKED)
         return op.frozen()
-    narrow = narrow_axes(op, value, picked, PICKED)
-    for key in narrow.keys if isinstance(narrow, Weight) else ():
+    narrow_labels = narrow_axes(op, value, picked_axes, PICKED)
+    for key in narrow_labels.keys if isinstance(narrow_labels, Weight) else ():
         op.tracer.touch(key, produces=True)
-    numbered = len(op.shape) - (len(value.shape) - len(picked))
-    shape = [*value.shape[: min(picked)], *[1] * numbered, *value.shape[max(picked) + 1 :]]
-    return map_labels(narrow, lambda labels: labels.reshape(shape).expand(op.shape))
+    index_rank = len(op.shape) - (len(value.shape) - len(picked_axes))
+    shape = [*value.shape[: min(picked_axes)], *[1] * index_rank, *value.shape[max(picked_axes) + 1 :]]
+    return map_labels(narrow_labels, lambda labels: labels.reshape(shape).expand(op.shape))
 
 
 def scan(op: OpContext) -> Any:
@@ -65,8 +65,8 @@ def scan(op: OpContext) -> Any:
     if dim is not None and dim % labels.dim() in labelled_axes(labels):
         op.freeze(labels, f"{'sorted' if len(shapes) > 1 else 'summed up'} along these units")
         return op.frozen()
-    narrow = labels.narrow(dim, 0, 1) if dim is not None else labels
-    results = tuple(narrow.expand(shape) for shape in shapes)
+    narrow_labels = labels.narrow(dim, 0, 1) if dim is not None else labels
+    results = tuple(narrow_labels.expand(shape) for shape in shapes)
     return results[0] if isinstance(op.shape, torch.Size) else results
 
 
@@ -117,11 +117,11 @@ def replace_slice(op: OpContext) -> Tensor:
     labels = op.tracer.activation(op.args["self"], op.node, axes)
     if "index" in op.args:
         op.couple(labels, labels.narrow(dim, 0, 1))
-        replaced = labels.select(dim, op.args["index"])
+        replaced_labels = labels.select(dim, op.args["index"])
     else:
         start, end, step = op.args["start"] or 0, op.args["end"], op.args.get("step", 1)
-        replaced = labels[(slice(None),) * (dim % labels.dim()) + (slice(start, end, step),)]
-    op.couple(replaced, op.tracer.activation(source, op.node, labelled_axes(replaced)))
+        replaced_labels = labels[(slice(None),) * (dim % labels.dim()) + (slice(start, end, step),)]
+    op.couple(replaced_labels, op.tracer.activation(source, op.node, labelled_axes(replaced_labels)))
     return labels
 
 

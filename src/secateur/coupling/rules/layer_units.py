@@ -14,16 +14,18 @@ CROSSED = "two kinds of units cross"
 COMPUTED_WEIGHT = "its weight is computed from other tensors"
 
 
-def couple_layer(op: OpContext, x_name: str, weight_name: str, contracted: int, inner: int, outer: int) -> Tensor:
+def couple_layer(
+    op: OpContext, x_name: str, weight_name: str, contracted_axis: int, inner_axis: int, outer_axis: int
+) -> Tensor:
     """Read an axis of the input; the other axis of the weight makes units.
 
     Args:
         op: the operator.
         x_name: the name of its input.
         weight_name: the name of its weight.
-        contracted: the axis of the input that is contracted, counted from the end; that of the result's units as well.
-        inner: the axis of the weight that is contracted.
-        outer: the other axis of the weight.
+        contracted_axis: the axis of the input that is contracted, from the end; the result's units lie along it, too.
+        inner_axis: the axis of the weight that is contracted.
+        outer_axis: the other axis of the weight.
     """
     x, weight = op.activation(x_name), op.args[weight_name]
     if isinstance(weight, Tensor):
@@ -31,19 +33,19 @@ def couple_layer(op: OpContext, x_name: str, weight_name: str, contracted: int, 
         return frozen
     bias_argument = "bias" if "bias" in op.args else "self" if (weight_name, x_name) == ("mat2", "mat1") else None
     bias = op.args.get(bias_argument) if bias_argument else None
-    dim = contracted % x.dim()
+    dim = contracted_axis % x.dim()
     if labelled_axes(x) and dim not in labelled_axes(x):
-        return pass_each_unit(op, x, dim, [weight, bias], weight.shape[inner])
-    out = op.axis_labels(weight_name, outer, produces=True)
-    read = op.axis_labels(x, dim)
-    inputs = op.axis_labels(weight, inner, like=read)
-    op.couple(inputs, read)
+        return pass_each_unit(op, x, dim, [weight, bias], weight.shape[inner_axis])
+    output_labels = op.axis_labels(weight_name, outer_axis, produces=True)
+    input_labels = op.axis_labels(x, dim)
+    weight_labels = op.axis_labels(weight, inner_axis, like=input_labels)
+    op.couple(weight_labels, input_labels)
     if isinstance(bias, Weight | Tensor):
-        op.couple(op.axis_labels(bias, -1), out)
-    name = weight.name if contracted == -1 and weight.is_plain else None
-    op.read(x_name, dim, read, name, bias_name(bias), inner, out)
-    op.count(math.prod(op.shape) / len(out), out, inputs)
-    return op.broadcast(out, contracted)
+        op.couple(op.axis_labels(bias, -1), output_labels)
+    name = weight.name if contracted_axis == -1 and weight.is_plain else None
+    op.read(x_name, dim, input_labels, name, bias_name(bias), inner_axis, output_labels)
+    op.count(math.prod(op.shape) / len(output_labels), output_labels, weight_labels)
+    return op.broadcast(output_labels, contracted_axis)
 
 
 def bias_name(bias: Any) -> str | None:

@@ -15,11 +15,11 @@ from secateur.graph.operators import operator_name
 def entry_labels(value: Labels, dim: int) -> Tensor:
     """Return the labels of the entries along an axis, (length, labels of each)."""
     labels = _labels_along(value, dim) if isinstance(value, Weight) else value
-    narrow = squeeze_expanded(labels, keep=dim).movedim(dim, 0)
-    length = narrow.shape[0]
-    if length > 1 and narrow.stride(0) == 0:  # along batch or positions: kept once for all entries
-        return narrow[:1].reshape(1, -1).expand(length, -1)
-    return narrow.reshape(length, -1)
+    narrow_labels = squeeze_expanded(labels, keep=dim).movedim(dim, 0)
+    length = narrow_labels.shape[0]
+    if length > 1 and narrow_labels.stride(0) == 0:  # along batch or positions: kept once for all entries
+        return narrow_labels[:1].reshape(1, -1).expand(length, -1)
+    return narrow_labels.reshape(length, -1)
 
 
 def _labels_along(weight: Weight, dim: int) -> Tensor:
@@ -87,8 +87,8 @@ def padding_amounts(op: OpContext, result: Any) -> Iterator[LiteralAxis]:
     rank = len(op.shape)
     for position, amount in enumerate(op.args["pad"]):
         dim = rank - 1 - position // 2
-        padded = op.activation("self") if amount < 0 else result
-        entries, count = entry_labels(padded, dim), abs(amount)
+        padded_labels = op.activation("self") if amount < 0 else result
+        entries, count = entry_labels(padded_labels, dim), abs(amount)
         yield "pad", position, entries[len(entries) - count :] if position % 2 else entries[:count]
 
 
@@ -102,6 +102,6 @@ def convolution_groups(op: OpContext, result: Any) -> Iterator[LiteralAxis]:
     """Yield the number of groups of a convolution where groups are removed whole."""
     groups, per_group = op.args["groups"], op.args["weight"].shape[1]
     dim = len(op.shape) - len(op.args["weight"].shape) + 1
-    transposed = "transpose" in operator_name(op.node)
-    if groups > 1 and (transposed or removes_whole_groups(groups, per_group)):
+    is_transposed = "transpose" in operator_name(op.node)
+    if groups > 1 and (is_transposed or removes_whole_groups(groups, per_group)):
         yield "groups", None, entry_labels(result, dim).reshape(groups, -1)

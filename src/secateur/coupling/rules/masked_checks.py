@@ -27,7 +27,11 @@ def masked_checks(reads: Mapping[Node, tuple[str, int]]) -> dict[Node, OpOverrid
         reads: the operators that read units, with the argument and its axis.
     """
     rules = {node: rule_of(node).masked for node in reads if is_registered(node)}
-    return {node: _checked_call(node, masked, *reads[node]) for node, masked in rules.items() if masked is not None}
+    return {
+        node: _call_with_check(node, masked_op, *reads[node])
+        for node, masked_op in rules.items()
+        if masked_op is not None
+    }
 
 
 def warn_of_unused_masks(program: Program, reads: Mapping[Node, tuple[str, int]]) -> None:
@@ -49,7 +53,7 @@ def warn_of_unused_masks(program: Program, reads: Mapping[Node, tuple[str, int]]
             )
 
 
-def _checked_call(node: Node, masked: MaskedOp, name: str, dim: int) -> OpOverride:
+def _call_with_check(node: Node, masked_op: MaskedOp, name: str, dim: int) -> OpOverride:
     names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
 
     def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -58,7 +62,7 @@ def _checked_call(node: Node, masked: MaskedOp, name: str, dim: int) -> OpOverri
         x = values[name]
         present = x.new_ones([length if axis == dim % x.dim() else 1 for axis, length in enumerate(x.shape)])
         try:
-            result = masked(present, **values)
+            result = masked_op(present, **values)
         except Exception as failure:
             raise OperatorRuleError(
                 f"masked= of {operator_text(node)} fails with {failure_text(failure)}; it is called with "

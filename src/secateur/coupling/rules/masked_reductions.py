@@ -34,9 +34,9 @@ def masked_variance(
     """Return the variance of the entries that are present; of one entry 0, and not NaN."""
     dims = _dims(self, dim)
     count = present.expand(self.shape).sum(dims, keepdim=True)
-    centred = (self - (self * present).sum(dims, keepdim=True) / count.clamp_min(1)) * present
+    deviations = (self - (self * present).sum(dims, keepdim=True) / count.clamp_min(1)) * present
     degrees = count - (float(unbiased) if correction is None else correction)
-    variance = centred.square().sum(dims, keepdim=True) / degrees.clamp_min(1)
+    variance = deviations.square().sum(dims, keepdim=True) / degrees.clamp_min(1)
     return variance if keepdim else variance.squeeze(dims)
 
 
@@ -79,10 +79,10 @@ def masked_extremum(reduce: Callable[..., Tensor], sign: int) -> MaskedOp:
 
     def masked(present: Tensor, self: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Any:
         is_present = present.expand(self.shape) != 0
-        filled = torch.where(is_present, self * present, sign * torch.finfo(self.dtype).max)
-        values = reduce(filled, _dims(self, dim), keepdim=keepdim)
+        filled_values = torch.where(is_present, self * present, sign * torch.finfo(self.dtype).max)
+        values = reduce(filled_values, _dims(self, dim), keepdim=keepdim)
         values = torch.where(is_present.any(_dims(self, dim), keepdim=keepdim), values, 0)
-        return (values, filled.argmax(dim, keepdim)) if isinstance(dim, int) else values
+        return (values, filled_values.argmax(dim, keepdim)) if isinstance(dim, int) else values
 
     return masked
 

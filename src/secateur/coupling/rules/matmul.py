@@ -16,34 +16,38 @@ from secateur.coupling.rules.parameter_axes import label_tensors
 
 def linear(op: OpContext) -> Tensor:
     """Read the last axis; the rows of the weight are new units."""
-    return couple_layer(op, "input", "weight", contracted=-1, inner=1, outer=0)
+    return couple_layer(op, "input", "weight", contracted_axis=-1, inner_axis=1, outer_axis=0)
 
 
 def matmul(op: OpContext) -> Tensor:
     """Multiply two tensors, of which one may be a parameter."""
-    first, second = _operand_names(op)
-    a, b = op.args[first], op.args[second]
+    a_name, b_name = _operand_names(op)
+    a, b = op.args[a_name], op.args[b_name]
     if len(a.shape) > 1 and isinstance(a, Tensor) and len(b.shape) == 1 and isinstance(b, Weight):
-        return _vector_product(op, first, second)
+        return _vector_product(op, a_name, b_name)
     if len(a.shape) < 2 or len(b.shape) < 2:
         return _freeze(op, "is a product with a vector")
     is_stack = isinstance(b, Weight) and isinstance(a, Tensor) and not batch_axes(a)
     is_stack = is_stack and not op.tracer.scope.stack_lengths
     if isinstance(b, Weight) and math.prod(b.shape[:-2]) == 1:
-        return couple_layer(op, first, second, contracted=-1, inner=len(b.shape) - 2, outer=len(b.shape) - 1)
+        return couple_layer(
+            op, a_name, b_name, contracted_axis=-1, inner_axis=len(b.shape) - 2, outer_axis=len(b.shape) - 1
+        )
     if isinstance(a, Weight) and math.prod(a.shape[:-2]) == 1:
         rows, columns = len(a.shape) - 2, len(a.shape) - 1
-        return _add_bias(op, couple_layer(op, second, first, contracted=-2, inner=columns, outer=rows))
+        return _add_bias(op, couple_layer(op, b_name, a_name, contracted_axis=-2, inner_axis=columns, outer_axis=rows))
     if is_stack:
         op.tracer.experts.stacks.append((op.node, b, a))
-        return couple_layer(op, first, second, contracted=-1, inner=len(b.shape) - 2, outer=len(b.shape) - 1)
-    return _add_bias(op, _activation_product(op, first, second))
+        return couple_layer(
+            op, a_name, b_name, contracted_axis=-1, inner_axis=len(b.shape) - 2, outer_axis=len(b.shape) - 1
+        )
+    return _add_bias(op, _activation_product(op, a_name, b_name))
 
 
 def _operand_names(op: OpContext) -> tuple[str, str]:
     names = list(op.args)
-    second = next(name for name in ("mat2", "other", "batch2") if name in names)
-    return names[names.index(second) - 1], second
+    second_name = next(name for name in ("mat2", "other", "batch2") if name in names)
+    return names[names.index(second_name) - 1], second_name
 
 
 def _freeze(op: OpContext, reason: str) -> Tensor:
@@ -51,15 +55,15 @@ def _freeze(op: OpContext, reason: str) -> Tensor:
     return frozen
 
 
-def _vector_product(op: OpContext, first: str, second: str) -> Tensor:
+def _vector_product(op: OpContext, x_name: str, weight_name: str) -> Tensor:
     """Read the last axis with a parameter of one axis: the result has one entry in its place, which is no unit."""
-    x, weight = op.activation(first), op.args[second]
+    x, weight = op.activation(x_name), op.args[weight_name]
     dim = x.dim() - 1
     if labelled_axes(x) - {dim}:
         return pass_each_unit(op, x, dim, [weight], weight.shape[0])
-    read = op.axis_labels(x, dim)
-    op.couple(op.axis_labels(weight, 0), read)
-    op.read(first, dim, read)
+    input_labels = op.axis_labels(x, dim)
+    op.couple(op.axis_labels(weight, 0), input_labels)
+    op.read(x_name, dim, input_labels)
     return frozen_labels(op.shape)
 
 
@@ -72,13 +76,13 @@ def _add_bias(op: OpContext, product: Tensor) -> Tensor:
     return total
 
 
-def _activation_product(op: OpContext, first: str, second: str) -> Tensor:
+def _activation_product(op: OpContext, a_name: str, b_name: str) -> Tensor:
     """Couple what shares a batch entry of two activations; without units along a batch axis, what is contracted."""
-    a, b = (operand_labels(op, name, other) for name, other in ((first, second), (second, first)))
+    a, b = (operand_labels(op, name, other) for name, other in ((a_name, b_name), (b_name, a_name)))
     rank = len(op.shape)
     batch = {dim - rank for t in (a, b) for dim in (d + rank - t.dim() for d in labelled_axes(t)) if dim < rank - 2}
     if not batch or op.tracer.scope.by_width:
-        return _matrix_product(op, first, a, b, of_heads=bool(batch))
+        return _matrix_product(op, a_name, a, b, of_heads=bool(batch))
     heads = couple_heads(op, [a, b], batch)
     if heads is None:
         return _freeze(op, CROSSED)
@@ -99,15 +103,15 @@ def _freeze_one_sided(op: OpContext, a: Tensor, b: Tensor) -> tuple[Tensor, Tens
     return a, b
 
 
-def _matrix_product(op: OpContext, first: str, a: Tensor, b: Tensor, of_heads: bool) -> Tensor:
+def _matrix_product(op: OpContext, a_name: str, a: Tensor, b: Tensor, of_heads: bool) -> Tensor:
     axes = []
     a, b = _freeze_one_sided(op, a, b)
     in_a, in_b = {d - a.dim() for d in labelled_axes(a)}, {d - b.dim() for d in labelled_axes(b)}
     if -1 in in_a or -2 in in_b:
-        read = op.axis_labels(a, -1)
-        op.couple(read, op.axis_labels(b, -2))
-        op.read(first, a.dim() - 1, read)
-        axes.append(read)
+        inner = op.axis_labels(a, -1)
+        op.couple(inner, op.axis_labels(b, -2))
+        op.read(a_name, a.dim() - 1, inner)
+        axes.append(inner)
         in_a -= {-2} if -1 in in_a else set()  # what shares a contracted index is coupled, whatever its row
         in_b -= {-1} if -2 in in_b else set()
     if not (in_a or in_b):
@@ -118,12 +122,12 @@ def _matrix_product(op: OpContext, first: str, a: Tensor, b: Tensor, of_heads: b
         (in_a if crossing is a else in_b).clear()
     rows = op.axis_labels(a, -2) if -2 in in_a else None
     columns = op.axis_labels(b, -1) if -1 in in_b else None
-    out = rows if rows is not None else columns
-    axes += [] if out is None else [out]
+    units = rows if rows is not None else columns
+    axes += [] if units is None else [units]
     if of_heads:
         op.tracer.attention.widths.extend(axes)
     op.count(math.prod(op.shape) * a.shape[-1] / math.prod(len(axis) for axis in axes), *axes)
-    return frozen_labels(op.shape) if out is None else op.broadcast(out, -2 if rows is not None else -1)
+    return frozen_labels(op.shape) if units is None else op.broadcast(units, -2 if rows is not None else -1)
 
 
 def bilinear(op: OpContext) -> Tensor:
@@ -131,18 +135,18 @@ def bilinear(op: OpContext) -> Tensor:
     weight = op.args["weight"]
     if not isinstance(weight, Weight):
         return _freeze(op, COMPUTED_WEIGHT)
-    out = op.axis_labels("weight", 0, produces=True)
+    output_labels = op.axis_labels("weight", 0, produces=True)
     if op.args.get("bias") is not None:
-        op.couple(op.axis_labels("bias", 0), out)
+        op.couple(op.axis_labels("bias", 0), output_labels)
     input_axes = []
     for axis, name in ((1, "input1"), (2, "input2")):
         x = op.activation(name)
-        read = op.axis_labels(x, -1)
+        input_labels = op.axis_labels(x, -1)
         input_axes.append(op.axis_labels("weight", axis))
-        op.couple(input_axes[-1], read)
-        op.read(name, x.dim() - 1, read)
-    op.count(math.prod(op.shape) / len(out), out, *input_axes)
-    return op.broadcast(out, -1)
+        op.couple(input_axes[-1], input_labels)
+        op.read(name, x.dim() - 1, input_labels)
+    op.count(math.prod(op.shape) / len(output_labels), output_labels, *input_axes)
+    return op.broadcast(output_labels, -1)
 
 
 def pairwise_distance(op: OpContext) -> Tensor:

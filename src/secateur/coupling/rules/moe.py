@@ -21,13 +21,13 @@ def grouped_matmul(op: OpContext) -> Tensor:
         frozen: Tensor = freeze_arguments(op, COMPUTED_WEIGHT)
         return frozen
     op.tracer.experts.stacks.append((op.node, weight, x))
-    out = op.axis_labels(weight, 2, produces=True)
-    read = op.axis_labels(x, -1)
+    output_labels = op.axis_labels(weight, 2, produces=True)
+    input_labels = op.axis_labels(x, -1)
     inputs = op.axis_labels(weight, 1)
-    op.couple(inputs, read)
-    op.read(names[0], 1, read)
-    op.count(math.prod(op.shape) / len(out), out, inputs)
-    return op.broadcast(out, 1)
+    op.couple(inputs, input_labels)
+    op.read(names[0], 1, input_labels)
+    op.count(math.prod(op.shape) / len(output_labels), output_labels, inputs)
+    return op.broadcast(output_labels, 1)
 
 
 RULES: RuleTable = {"_grouped_mm transformers::grouped_mm_fallback": OpRule(grouped_matmul)}

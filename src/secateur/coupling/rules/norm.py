@@ -54,24 +54,24 @@ def _standardise_weight(op: OpContext) -> Labels:
 def layer_norm(op: OpContext) -> Any:
     """Read the units along the axes that are normalised; elsewhere each entry passes by itself."""
     labels = op.activation("input")
-    first = labels.dim() - len(op.args["normalized_shape"])
-    normalised = {dim for dim in labelled_axes(labels) if dim >= first}
-    if normalised and labelled_axes(labels) - normalised and not op.tracer.scope.by_width:
-        for dim in normalised:  # heads that are normalised one by one remain whole
+    first_axis = labels.dim() - len(op.args["normalized_shape"])
+    normalised_axes = {dim for dim in labelled_axes(labels) if dim >= first_axis}
+    if normalised_axes and labelled_axes(labels) - normalised_axes and not op.tracer.scope.by_width:
+        for dim in normalised_axes:  # heads that are normalised one by one remain whole
             op.couple(labels, labels.narrow(dim, 0, 1))
             labels = labels.narrow(dim, 0, 1).expand(labels.shape)
-        normalised = set()
-    elif len(normalised) > 1:
+        normalised_axes = set()
+    elif len(normalised_axes) > 1:
         op.freeze(labels, "is normalised across two kinds of units")
-        normalised = set()
+        normalised_axes = set()
     for weight in (op.args[name] for name in ("weight", "bias") if isinstance(op.args.get(name), Weight)):
         for axis in range(len(weight.shape)):
             entries = op.axis_labels(weight, axis)
-            if first + axis in normalised:
-                op.couple(entries, op.axis_labels(labels, first + axis))
+            if first_axis + axis in normalised_axes:
+                op.couple(entries, op.axis_labels(labels, first_axis + axis))
             else:
                 op.freeze(entries, "the same weights serve every unit")
-    for dim in normalised:
+    for dim in normalised_axes:
         op.read("input", dim, op.axis_labels(labels, dim))
     return labels
 
@@ -95,19 +95,19 @@ def group_norm(op: OpContext) -> Any:
 def _standardise(x: Tensor, present: Tensor, dims: list[int], eps: float) -> Tensor:
     """Give mean 0 and variance 1 over some axes to the entries that are present; zeros where there are none."""
     count = present.expand(x.shape).sum(dims, keepdim=True).clamp_min(1)
-    centred = (x - (x * present).sum(dims, keepdim=True) / count) * present
-    variance = centred.square().sum(dims, keepdim=True) / count
-    return centred * torch.rsqrt(variance + eps)
+    deviations = (x - (x * present).sum(dims, keepdim=True) / count) * present
+    variance = deviations.square().sum(dims, keepdim=True) / count
+    return deviations * torch.rsqrt(variance + eps)
 
 
-def _scaled_and_shifted(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+def _scale_and_shift(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     y = y if weight is None else y * weight
     return y if bias is None else y + bias
 
 
 def _channel_affine(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     shape = (1, -1, *[1] * (y.dim() - 2))
-    return _scaled_and_shifted(
+    return _scale_and_shift(
         y, None if weight is None else weight.view(shape), None if bias is None else bias.view(shape)
     )
 
@@ -117,7 +117,7 @@ def masked_layer_norm(
 ) -> Tensor:
     """Compute a layer norm over the entries that are present."""
     dims = list(range(input.dim() - len(normalized_shape), input.dim()))
-    return _scaled_and_shifted(_standardise(input, present, dims, eps), weight, bias)
+    return _scale_and_shift(_standardise(input, present, dims, eps), weight, bias)
 
 
 def masked_group_norm(

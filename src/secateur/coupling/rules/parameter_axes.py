@@ -24,10 +24,10 @@ def map_labels(value: Labels, change: Callable[[Tensor], Any]) -> Any:
     """
     if isinstance(value, Tensor):
         return change(value)
-    changed = [change(labels) for labels in value.labels]
-    if isinstance(changed[0], Tensor):
-        return Weight(value.name, value.keys, tuple(changed), is_plain=False)
-    return tuple(Weight(value.name, value.keys, pieces, is_plain=False) for pieces in zip(*changed, strict=True))
+    changed_labels = [change(labels) for labels in value.labels]
+    if isinstance(changed_labels[0], Tensor):
+        return Weight(value.name, value.keys, tuple(changed_labels), is_plain=False)
+    return tuple(Weight(value.name, value.keys, pieces, is_plain=False) for pieces in zip(*changed_labels, strict=True))
 
 
 def narrow_axes(op: OpContext, value: Labels, dims: set[int], reason: str) -> Labels:
@@ -58,8 +58,8 @@ def _first_index(labels: Tensor, dims: set[int]) -> Tensor:
 
 def expand_labels(value: Labels, shape: torch.Size) -> Labels:
     """Repeat labels to a shape."""
-    expanded: Labels = map_labels(value, lambda labels: labels.expand(shape))
-    return expanded
+    expanded_labels: Labels = map_labels(value, lambda labels: labels.expand(shape))
+    return expanded_labels
 
 
 def join_axes(value: Weight, other: Labels) -> Weight:

@@ -29,28 +29,28 @@ def spatial(op: OpContext) -> Any:
     if labels.shape[:2] != shapes[0][:2]:
         op.freeze(labels, RESIZED)
         return op.frozen()
-    coupled = couple_along(op, labels, space, RESIZED)
-    if coupled is None:
+    coupled_labels = couple_along(op, labels, space, RESIZED)
+    if coupled_labels is None:
         return op.frozen()
     for dim in space:
-        coupled = coupled.narrow(dim, 0, 1)
-    results = tuple(coupled.expand(shape) for shape in shapes)
+        coupled_labels = coupled_labels.narrow(dim, 0, 1)
+    results = tuple(coupled_labels.expand(shape) for shape in shapes)
     return results[0] if isinstance(op.shape, torch.Size) else results
 
 
 def max_unpool(op: OpContext) -> Any:
     """Couple values with the positions that they are put back to, channel by channel."""
     values = {name: op.activation(name) for name in ("self", "indices")}
-    coupled = elementwise(op.with_args(values, values["self"].shape))
-    return spatial(op.with_args({"self": coupled}, op.shape))
+    coupled_labels = elementwise(op.with_args(values, values["self"].shape))
+    return spatial(op.with_args({"self": coupled_labels}, op.shape))
 
 
 def average_pool(op: OpContext) -> Any:
     """Average over space, or over windows of neighbouring units as local response norms do."""
     if is_parameter(op, "self") and isinstance(op.shape, torch.Size):
         return spatial(op)
-    averaged = _neighbour_windows(op, op.activation("self"))
-    return spatial(op) if averaged is None else averaged
+    window_labels = _neighbour_windows(op, op.activation("self"))
+    return spatial(op) if window_labels is None else window_labels
 
 
 def _neighbour_windows(op: OpContext, labels: Tensor) -> Tensor | None:

@@ -29,17 +29,17 @@ def batch_norm_channels(node: Node, dim: int) -> bool:
     return dim == 1 and arguments(node).get("training") is False
 
 
-def unsliced(node: Node, dim: int) -> bool:
+def is_unsliced(node: Node, dim: int) -> bool:
     """Return whether a slice leaves an axis as it is."""
     return bool(arguments(node)["dim"] % len(recorded_shape(node.args[0])) != dim)
 
 
-def unpadded(node: Node, dim: int) -> bool:
+def is_unpadded(node: Node, dim: int) -> bool:
     """Return whether a padding leaves an axis as it is."""
     return len(arguments(node)["pad"]) // 2 < len(recorded_shape(node.args[0])) - dim
 
 
-def unreduced(node: Node, dim: int) -> bool:
+def is_unreduced(node: Node, dim: int) -> bool:
     """Return whether a reduction is over axes behind an axis alone."""
     dims: Any = arguments(node).get("dim")
     dims = [dims] if isinstance(dims, int) else dims
@@ -50,7 +50,7 @@ def unreduced(node: Node, dim: int) -> bool:
     )
 
 
-def unflattened(node: Node, dim: int) -> bool:
+def is_unflattened(node: Node, dim: int) -> bool:
     """Return whether a flattening joins axes behind an axis alone, or the axis with axes of length 1."""
     shape, options = recorded_shape(node.args[0]), arguments(node)
     start, end = (options[name] % len(shape) for name in ("start_dim", "end_dim"))

@@ -22,7 +22,7 @@ from secateur.coupling.rules.masked_reductions import (
 )
 from secateur.coupling.rules.op_rule import OpRule, RuleTable
 from secateur.coupling.rules.parameter_axes import map_labels, narrow_axes
-from secateur.coupling.rules.position_axes import unreduced
+from secateur.coupling.rules.position_axes import is_unreduced
 from secateur.graph.operators import arguments, operator_name
 
 
@@ -32,11 +32,11 @@ def couple_along(op: OpContext, labels: Tensor, dims: set[int], reason: str) -> 
     None, and all frozen for the reason, where the units lie along these axes alone.
     """
     differing = labelled_axes(labels)
-    crossed = differing & dims
-    if crossed and crossed == differing:
+    crossed_axes = differing & dims
+    if crossed_axes and crossed_axes == differing:
         op.freeze(labels, reason)
         return None
-    for dim in crossed:
+    for dim in crossed_axes:
         first = labels.narrow(dim, 0, 1)
         op.couple(labels, first)
         labels = first.expand(labels.shape)
@@ -50,8 +50,8 @@ def softmax(op: OpContext) -> Tensor:
     if op.tracer.scope.stack_lengths and labelled_axes(labels) == {dim}:
         op.read("self", dim, op.axis_labels(labels, dim))
         return labels
-    coupled = couple_along(op, labels, {dim}, "is normalised over these units")
-    return frozen_labels(op.shape) if coupled is None else coupled
+    coupled_labels = couple_along(op, labels, {dim}, "is normalised over these units")
+    return frozen_labels(op.shape) if coupled_labels is None else coupled_labels
 
 
 def reduction(op: OpContext) -> Any:
@@ -62,8 +62,8 @@ def reduction(op: OpContext) -> Any:
     if is_parameter(op, argument):
         return _reduce_parameter(op, argument, reads=False)
     labels = op.activation(argument)
-    coupled = couple_along(op, labels, _reduced_axes(op, labels), "is reduced over these units")
-    return op.frozen() if coupled is None else _reduce(op, coupled)
+    coupled_labels = couple_along(op, labels, _reduced_axes(op, labels), "is reduced over these units")
+    return op.frozen() if coupled_labels is None else _reduce(op, coupled_labels)
 
 
 def summation(op: OpContext) -> Any:
@@ -87,10 +87,10 @@ def extremum(op: OpContext) -> Any:
 def _read_reduced(op: OpContext, argument: str) -> Any:
     """Read the units along the reduced axes where they lie along one of these alone; else couple along them."""
     labels = op.activation(argument)
-    reduced = labelled_axes(labels) & _reduced_axes(op, labels)
-    if len(reduced) != 1 or reduced != labelled_axes(labels):
+    reduced_axes = labelled_axes(labels) & _reduced_axes(op, labels)
+    if len(reduced_axes) != 1 or reduced_axes != labelled_axes(labels):
         return reduction(op)
-    (dim,) = reduced
+    (dim,) = reduced_axes
     op.read(argument, dim, op.axis_labels(labels, dim))
     return op.frozen()
 
@@ -117,8 +117,8 @@ def _reduce_parameter(op: OpContext, argument: str, reads: bool) -> Any:
     """Pass the other axes of a parameter on its way to be a weight, and read units along the reduced axes."""
     weight: Weight = op.args[argument]
     remaining = read_along(op, argument, _reduced_axes(op, weight)) if reads else weight
-    narrow = narrow_axes(op, remaining, _reduced_axes(op, weight), "is reduced over these units")
-    return map_labels(narrow, lambda labels: _reduce(op, labels))
+    narrow_labels = narrow_axes(op, remaining, _reduced_axes(op, weight), "is reduced over these units")
+    return map_labels(narrow_labels, lambda labels: _reduce(op, labels))
 
 
 def read_along(op: OpContext, argument: str, dims: set[int]) -> Labels:
@@ -126,9 +126,9 @@ def read_along(op: OpContext, argument: str, dims: set[int]) -> Labels:
     weight: Weight = op.args[argument]
     remaining = []
     for key, labels in zip(weight.keys, weight.labels, strict=True):
-        crossed = labelled_axes(labels) & dims
-        if len(crossed) == 1 and labelled_axes(labels) == crossed:
-            (dim,) = crossed
+        crossed_axes = labelled_axes(labels) & dims
+        if len(crossed_axes) == 1 and labelled_axes(labels) == crossed_axes:
+            (dim,) = crossed_axes
             op.read(argument, dim, entries_along(labels, dim))
         else:
             remaining.append((key, labels))
@@ -145,19 +145,19 @@ def _reduced_axes(op: OpContext, labels: Labels) -> set[int]:
 
 def _reduce(op: OpContext, labels: Tensor) -> Any:
     """Return labels that do not differ along the reduced axes in the shape of the result."""
-    reduced = _reduced_axes(op, op.args[_name_of_input(op)])
-    for dim in reduced:
+    reduced_axes = _reduced_axes(op, op.args[_name_of_input(op)])
+    for dim in reduced_axes:
         labels = labels.narrow(dim, 0, 1)
     shapes = (op.shape,) if isinstance(op.shape, torch.Size) else tuple(op.shape)
     if len(shapes[0]) < labels.dim():
-        labels = labels[tuple(0 if dim in reduced else slice(None) for dim in range(labels.dim()))]
+        labels = labels[tuple(0 if dim in reduced_axes else slice(None) for dim in range(labels.dim()))]
     return labels.expand(shapes[0]) if isinstance(op.shape, torch.Size) else tuple(labels.expand(s) for s in shapes)
 
 
 RULES: RuleTable = {
     "softmax": OpRule(softmax, masked=masked_softmax, channels="same"),
     "log_softmax _softmax _log_softmax": OpRule(softmax, channels="same"),
-    "mean": OpRule(summation, masked=masked_mean, keeps_apart=unreduced, gates="passes", channels="mean"),
+    "mean": OpRule(summation, masked=masked_mean, keeps_apart=is_unreduced, gates="passes", channels="mean"),
     "sum": OpRule(summation, gates="passes", channels="sum"),
     "var": OpRule(summation, masked=masked_variance, channels="sum"),
     "std": OpRule(summation, masked=masked_deviation, channels="sum"),

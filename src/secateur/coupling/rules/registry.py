@@ -52,9 +52,9 @@ def _rules_by_operator(tables: tuple[RuleTable, ...]) -> dict[str, OpRule]:
     for table in tables:
         for names, rule in table.items():
             for name in names.split():
-                qualified = name if "::" in name else f"aten::{name}"
-                assert qualified not in rules, f"two rules for {qualified}"
-                rules[qualified] = rule
+                full_name = name if "::" in name else f"aten::{name}"
+                assert full_name not in rules, f"two rules for {full_name}"
+                rules[full_name] = rule
     return rules
 
 
@@ -84,8 +84,8 @@ def functional_rule_of(node: Node) -> OpRule:
 
 def rule_named(name: str) -> OpRule:
     """Return the rule of an operator by its name, such as "mylib::scale"; a name without a namespace is torch's."""
-    qualified = name if "::" in name else f"aten::{name}"
-    return registered_rules.get(qualified) or built_in_rule(qualified)
+    full_name = name if "::" in name else f"aten::{name}"
+    return registered_rules.get(full_name) or built_in_rule(full_name)
 
 
 @lru_cache(None)
@@ -110,9 +110,9 @@ def is_borrowed(rule: OpRule) -> bool:
 
 def attribute_rule_of(kind: type[nn.Module]) -> AttributeRule | None:
     """Return the rule for the attributes of a class of modules that repeat the sizes of its tensors."""
-    qualified = f"{kind.__module__}.{kind.__qualname__}"
+    full_name = f"{kind.__module__}.{kind.__qualname__}"
     tables = (*(rule.attributes for rule in registered_rules.values()), MODULE_CLASSES)
-    return next((table[key] for table in tables for key in (kind, qualified) if key in table), None)
+    return next((table[key] for table in tables for key in (kind, full_name) if key in table), None)
 
 
 def resolve_operator(operator: Any) -> tuple[str, tuple[torch._ops.OpOverload, ...]]:
@@ -135,5 +135,5 @@ def resolve_operator(operator: Any) -> tuple[str, tuple[torch._ops.OpOverload, .
     packet = getattr(getattr(torch.ops, namespace), short.partition(".")[0], None)
     if packet is None:
         raise OptionError(f"there is no operator {name!r}; define it (torch.library.custom_op) before its rule")
-    qualified = f"{namespace}::{short.partition('.')[0]}"
-    return qualified, tuple(getattr(packet, overload) for overload in packet.overloads())
+    full_name = f"{namespace}::{short.partition('.')[0]}"
+    return full_name, tuple(getattr(packet, overload) for overload in packet.overloads())

@@ -30,7 +30,7 @@ def apply_registered(op: OpContext) -> tuple[Any, Sequence[ShapeLiteral]]:
     """
     rule, operator = rule_of(op.node), operator_text(op.node)
     reads = op.tracer.notes.reads
-    before = len(reads)
+    reads_before = len(reads)
     try:
         result = rule.labels(op)
     except SecateurError:
@@ -46,7 +46,7 @@ def apply_registered(op: OpContext) -> tuple[Any, Sequence[ShapeLiteral]]:
             f"{_size_text(op.shape)}, are needed; return op.broadcast(labels, dim) with one label for each index "
             "along dim, or labels of an argument that has this shape"
         )
-    _check_reads(operator, op, reads[before:], rule.masked is not None)
+    _check_reads(operator, op, reads[reads_before:], rule.masked is not None)
     return result, _registered_literals(op, result)
 
 

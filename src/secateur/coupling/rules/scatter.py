@@ -38,18 +38,18 @@ def scatter(op: OpContext) -> Labels:
 def index_put(op: OpContext) -> Labels:
     """Write `x[index] = values`: entries that a mask picks, or those at numbered positions."""
     indices, values = list(op.args["indices"]), op.args["values"]
-    picked = [axis for axis, index in enumerate(indices) if index is not None]
-    first, nodes = picked[0], arguments(op.node)["indices"]
-    if len(picked) == 1 and nodes[first].meta["val"].dtype in (torch.bool, torch.uint8):
-        return _write_by_mask(op, indices[first], values, first)
-    if picked != list(range(first, picked[-1] + 1)):
+    picked_axes = [axis for axis, index in enumerate(indices) if index is not None]
+    first_axis, nodes = picked_axes[0], arguments(op.node)["indices"]
+    if len(picked_axes) == 1 and nodes[first_axis].meta["val"].dtype in (torch.bool, torch.uint8):
+        return _write_by_mask(op, indices[first_axis], values, first_axis)
+    if picked_axes != list(range(first_axis, picked_axes[-1] + 1)):
         return _freeze_all(op, [op.args["self"], values, *indices], "is written to along axes that lie apart")
-    for axis in picked:
+    for axis in picked_axes:
         _freeze_index(op, indices[axis])
-    numbered = max(len(indices[axis].shape) for axis in picked)
-    rank = first + numbered + len(op.shape) - picked[-1] - 1
-    aligned = _align_axes(op, values, rank, range(first, first + numbered), len(picked))
-    return _write(op, [aligned], set(picked))
+    index_rank = max(len(indices[axis].shape) for axis in picked_axes)
+    rank = first_axis + index_rank + len(op.shape) - picked_axes[-1] - 1
+    aligned_values = _align_axes(op, values, rank, range(first_axis, first_axis + index_rank), len(picked_axes))
+    return _write(op, [aligned_values], set(picked_axes))
 
 
 def masked_scatter(op: OpContext) -> Labels:
@@ -64,34 +64,34 @@ def masked_scatter(op: OpContext) -> Labels:
     return _couple(op, [*values[:-1], row], op.shape)
 
 
-def _align_axes(op: OpContext, values: Labels, rank: int, numbered: range, picked: int) -> Labels:
+def _align_axes(op: OpContext, values: Labels, rank: int, numbered_axes: range, picked_count: int) -> Labels:
     """Replace the axes of values that numbers count by one axis of length 1 for each axis that is picked from."""
     shape = (*[1] * (rank - len(values.shape)), *values.shape)
     full = map_labels(values, lambda labels: labels.reshape(shape))
-    narrow = narrow_axes(op, full, set(numbered), NUMBERED)
-    target = (*shape[: numbered.start], *[1] * picked, *shape[numbered.stop :])
-    aligned: Labels = map_labels(narrow, lambda labels: labels.reshape(target))
-    return aligned
+    narrow_labels = narrow_axes(op, full, set(numbered_axes), NUMBERED)
+    target = (*shape[: numbered_axes.start], *[1] * picked_count, *shape[numbered_axes.stop :])
+    aligned_labels: Labels = map_labels(narrow_labels, lambda labels: labels.reshape(target))
+    return aligned_labels
 
 
-def _write_by_mask(op: OpContext, mask: Labels, values: Labels, first: int) -> Labels:
+def _write_by_mask(op: OpContext, mask: Labels, values: Labels, first_axis: int) -> Labels:
     """Write one value for all that the mask picks, or one for each entry of the axes behind the mask's."""
-    axes_behind = len(op.shape) - first - len(mask.shape)
+    axes_behind = len(op.shape) - first_axis - len(mask.shape)
     if values.shape.numel() > 1 and len(values.shape) > axes_behind:
-        if first or len(values.shape) > axes_behind + 1:
+        if first_axis or len(values.shape) > axes_behind + 1:
             return _freeze_all(op, [op.args["self"], values, mask], "is written to where a mask picks")
-        narrow = narrow_axes(op, values, {0}, BY_MASK)
-        values = map_labels(narrow, lambda labels: labels.squeeze(0))
-    expanded = map_labels(mask, lambda labels: labels.reshape(*labels.shape, *[1] * axes_behind))
-    return _couple(op, [op.args["self"], expanded, values], op.shape)
+        narrow_labels = narrow_axes(op, values, {0}, BY_MASK)
+        values = map_labels(narrow_labels, lambda labels: labels.squeeze(0))
+    expanded_mask = map_labels(mask, lambda labels: labels.reshape(*labels.shape, *[1] * axes_behind))
+    return _couple(op, [op.args["self"], expanded_mask, values], op.shape)
 
 
 def _write(op: OpContext, sources: list[Labels | None], dims: set[int]) -> Labels:
     """Couple what is written with what was there, but for the axes of numbered positions."""
     values = [op.args["self"], *(source for source in sources if source is not None)]
-    narrow = [narrow_axes(op, value, dims, NUMBERED) for value in values]
+    narrow_values = [narrow_axes(op, value, dims, NUMBERED) for value in values]
     shape = torch.Size(1 if axis in dims else length for axis, length in enumerate(op.shape))
-    return expand_labels(_couple(op, narrow, shape), op.shape)
+    return expand_labels(_couple(op, narrow_values, shape), op.shape)
 
 
 def _couple(op: OpContext, values: list[Labels], shape: torch.Size) -> Labels:

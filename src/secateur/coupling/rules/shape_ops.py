@@ -9,7 +9,7 @@ from secateur.coupling.rules.context import OpContext
 from secateur.coupling.rules.literals import result_shape, unflattened_sizes
 from secateur.coupling.rules.op_rule import OpRule, RuleTable
 from secateur.coupling.rules.parameter_axes import join_axes, label_tensors, map_labels
-from secateur.coupling.rules.position_axes import unflattened
+from secateur.coupling.rules.position_axes import is_unflattened
 from secateur.graph.operators import arguments
 
 
@@ -50,10 +50,10 @@ def expand(op: OpContext) -> Any:
             return like
     if isinstance(value, Tensor) and not bool(value.any()):
         return _constant_along_new_axes(op, value)
-    expanded: Labels = map_labels(value, lambda labels: labels.expand(op.shape))
-    if isinstance(expanded, Weight) and op.tracer.is_constant(expanded):
-        return join_axes(expanded, _constant_along_new_axes(op, value))
-    return expanded
+    expanded_labels: Labels = map_labels(value, lambda labels: labels.expand(op.shape))
+    if isinstance(expanded_labels, Weight) and op.tracer.is_constant(expanded_labels):
+        return join_axes(expanded_labels, _constant_along_new_axes(op, value))
+    return expanded_labels
 
 
 def _without_single_unit(op: OpContext, value: Labels) -> Labels:
@@ -67,8 +67,8 @@ def _without_single_unit(op: OpContext, value: Labels) -> Labels:
 def _constant_along_new_axes(op: OpContext, value: Labels) -> Labels:
     """Give labels to the axes along which a value without units is repeated: it is the same all along them."""
     lead = len(op.shape) - len(value.shape)
-    written = arguments(op.node)
-    sizes = written.get("size", written.get("repeats", op.shape))  # without any, it is the shape of another tensor
+    values = arguments(op.node)
+    sizes = values.get("size", values.get("repeats", op.shape))  # without any, it is the shape of another tensor
     axes = [
         dim
         for dim, length in enumerate(op.shape)
@@ -103,7 +103,7 @@ RULES: RuleTable = {
     "flip": OpRule(move, channels="flip"),
     "view": OpRule(reshape, literals=result_shape("size"), gates="passes", channels="reshape"),
     "reshape": OpRule(reshape, literals=result_shape("shape"), gates="passes", channels="reshape"),
-    "flatten": OpRule(reshape, keeps_apart=unflattened, gates="passes", channels="reshape"),
+    "flatten": OpRule(reshape, keeps_apart=is_unflattened, gates="passes", channels="reshape"),
     "unflatten": OpRule(reshape, literals=unflattened_sizes, gates="passes", channels="reshape"),
     "_unsafe_view": OpRule(reshape, literals=result_shape("size"), channels="reshape"),
     "view_as reshape_as": OpRule(reshape, channels="reshape"),

@@ -13,7 +13,7 @@ from secateur.coupling.rules.copies import gives_shape_alone
 from secateur.coupling.rules.literals import narrow_bounds, padding_amounts, slice_bounds, split_size, split_sizes
 from secateur.coupling.rules.op_rule import OpRule, RuleTable
 from secateur.coupling.rules.parameter_axes import label_tensors, map_labels
-from secateur.coupling.rules.position_axes import unpadded, unsliced
+from secateur.coupling.rules.position_axes import is_unpadded, is_unsliced
 from secateur.coupling.rules.shape_ops import move, source_labels
 
 
@@ -91,20 +91,20 @@ def concatenate(op: OpContext) -> Tensor:
         op.tracer.couplings.rectangles.append((op.node, result))
         return result
     tracer = op.tracer
-    first = next(value for value in values if bool(tracer.without_unmatched(value).any()) or value is values[-1])
+    first_labels = next(value for value in values if bool(tracer.without_unmatched(value).any()) or value is values[-1])
     for value in values:
-        op.couple(first.narrow(dim, 0, 1), value.narrow(dim, 0, 1))
-    return first.narrow(dim, 0, 1).expand(op.shape)
+        op.couple(first_labels.narrow(dim, 0, 1), value.narrow(dim, 0, 1))
+    return first_labels.narrow(dim, 0, 1).expand(op.shape)
 
 
 def _cat(values: list[Tensor], dim: int, shape: torch.Size) -> Tensor:
     """Concatenate labels, and leave the axes along which all of them repeat without memory."""
-    repeated = [
+    repeated_axes = [
         axis
         for axis in range(len(shape))
         if axis != dim and all(value.stride(axis) == 0 or value.shape[axis] == 1 for value in values)
     ]
-    for axis in repeated:
+    for axis in repeated_axes:
         values = [value.narrow(axis, 0, 1) for value in values]
     return torch.cat(values, dim).expand(shape)
 
@@ -113,12 +113,12 @@ def pad(op: OpContext) -> Tensor:
     """Give labels to constants along the units' axis: as many entries as what they meet; elsewhere labels repeat."""
     labels = op.activation("self")
     rank, amounts = labels.dim(), list(op.args["pad"])
-    padded = {rank - 1 - index // 2 for index, amount in enumerate(amounts) if amount}
-    unit_axes = sorted(labelled_axes(labels) & padded)
+    padded_axes = {rank - 1 - index // 2 for index, amount in enumerate(amounts) if amount}
+    unit_axes = sorted(labelled_axes(labels) & padded_axes)
     if unit_axes and op.args.get("mode", "constant") != "constant":
         op.freeze(labels, "is padded with copies of these units")
         return F.pad(labels, amounts)
-    for dim in padded.difference(unit_axes):
+    for dim in padded_axes.difference(unit_axes):
         labels = labels.narrow(dim, 0, 1).expand([*labels.shape[:dim], op.shape[dim], *labels.shape[dim + 1 :]])
     for dim in unit_axes:
         position = 2 * (rank - 1 - dim)
@@ -147,11 +147,11 @@ def _pad_axis(op: OpContext, labels: Tensor, dim: int, before: int, behind: int)
     return _cat(pieces, dim, torch.Size([*inner.shape[:dim], length, *inner.shape[dim + 1 :]]))
 
 
-def gated(op: OpContext) -> Tensor:
+def couple_gated_halves(op: OpContext) -> Tensor:
     """Couple the two halves of a gated linear unit, entry by entry."""
-    first, second = op.activation("self").chunk(2, op.args["dim"])
-    op.couple(first, second)
-    return first
+    first_half, second_half = op.activation("self").chunk(2, op.args["dim"])
+    op.couple(first_half, second_half)
+    return first_half
 
 
 RULES: RuleTable = {
@@ -159,12 +159,12 @@ RULES: RuleTable = {
     "split_with_sizes": OpRule(split, literals=split_sizes, channels="move"),
     "split": OpRule(split, literals=split_size, channels="move"),
     "chunk unbind tensor_split unsafe_chunk unsafe_split": OpRule(split, channels="move"),
-    "slice": OpRule(slice_axis, literals=slice_bounds, keeps_apart=unsliced, gates="passes", channels="move"),
+    "slice": OpRule(slice_axis, literals=slice_bounds, keeps_apart=is_unsliced, gates="passes", channels="move"),
     "narrow": OpRule(slice_axis, literals=narrow_bounds, channels="move"),
     "cat concat concatenate": OpRule(concatenate, channels="concatenate"),
     "stack": OpRule(concatenate, channels="move"),
-    "pad": OpRule(pad, literals=padding_amounts, keeps_apart=unpadded, gates="padding", channels="pad"),
+    "pad": OpRule(pad, literals=padding_amounts, keeps_apart=is_unpadded, gates="padding", channels="pad"),
     "constant_pad_nd": OpRule(pad, literals=padding_amounts, gates="padding", channels="pad"),
     "reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d": OpRule(pad, channels="pad"),
-    "glu": OpRule(gated),
+    "glu": OpRule(couple_gated_halves),
 }

@@ -138,17 +138,21 @@ AdditiveLayer = AdditiveConvolution | AdditiveLinear
 
 def additive_layer(program: Program, consumers: tuple[Consumer, ...], cut: int) -> AdditiveLayer | None:
     """Return the consumer at the cut, if it is a layer that is cheaper as a sum of contributions."""
-    first = [consumer for consumer in consumers if program.position[consumer.node] == cut]
-    operands = arguments(first[0].node)
-    if len(first) != 1 or first[0].argument != "input" or first[0].node.target not in ADDITIVE_LAYERS:
+    first_consumers = [consumer for consumer in consumers if program.position[consumer.node] == cut]
+    operands = arguments(first_consumers[0].node)
+    if (
+        len(first_consumers) != 1
+        or first_consumers[0].argument != "input"
+        or first_consumers[0].node.target not in ADDITIVE_LAYERS
+    ):
         return None
     constants = program.fixed()
     weight, bias = operands["weight"], operands["bias"]
     has_constants = weight in constants and (bias is None or bias in constants)
     if not has_constants or not _has_example_rows(program, operands["input"]):
         return None
-    build = ADDITIVE_LAYERS[first[0].node.target]
-    layer = build(first[0], operands, constants[weight], None if bias is None else constants[bias])
+    build = ADDITIVE_LAYERS[first_consumers[0].node.target]
+    layer = build(first_consumers[0], operands, constants[weight], None if bias is None else constants[bias])
     return layer if layer is not None and layer.bytes <= MAX_BYTES else None
 
 

@@ -23,9 +23,9 @@ def robust(values: Tensor, noise: Tensor) -> Tensor:
 
     The correction for the noise is our own.
     """
-    used = (~values.isnan()).sum(1)
-    centred = values - values.nanmean(1, keepdim=True)
-    variance = centred.square().nansum(1) / (used - 1).clamp_min(1)
+    used_counts = (~values.isnan()).sum(1)
+    deviations = values - values.nanmean(1, keepdim=True)
+    variance = deviations.square().nansum(1) / (used_counts - 1).clamp_min(1)
     return values.nanmean(1) + 2 * (variance - noise.nan_to_num(0)).clamp_min(0).sqrt()
 
 
@@ -34,8 +34,8 @@ def published(values: Tensor, noise: Tensor) -> Tensor:
 
     The variance is divided by the number of examples, and nothing is subtracted from it.
     """
-    used = np.ascontiguousarray(values[:, ~values.isnan().any(0)].T.numpy())  # (examples, units)
-    return torch.from_numpy(np.mean(used, 0) + 2 * np.std(used, 0))
+    used_values = np.ascontiguousarray(values[:, ~values.isnan().any(0)].T.numpy())  # (examples, units)
+    return torch.from_numpy(np.mean(used_values, 0) + 2 * np.std(used_values, 0))
 
 
 def absolute(values: Tensor, noise: Tensor) -> Tensor:

@@ -117,15 +117,15 @@ def _trial(game: Game, seed: int, name: str) -> OrderMarginals:
 
 def _is_explained(trial: OrderMarginals) -> bool:
     """Return whether there are many units, and trapezoids explain most of their marginals."""
-    unexplained = (trial.marginals - trial.trapezoids).square().sum()
+    unexplained_squares = (trial.marginals - trial.trapezoids).square().sum()
     has_many = len(trial.marginals) >= MIN_UNITS
-    return has_many and bool(unexplained <= MAX_UNEXPLAINED * trial.marginals.square().sum())
+    return has_many and bool(unexplained_squares <= MAX_UNEXPLAINED * trial.marginals.square().sum())
 
 
 def _pair_count(game: Game, aggregate: Aggregate) -> int:
     """Return the pairs per group, example and block: about one order of coalitions, two to estimate the noise."""
-    least = 1 if aggregate is mean else 2
-    return min(max(game.players // (2 * MAX_EXAMPLES * len(game.sizes)), least), 4)
+    fewest_pairs = 1 if aggregate is mean else 2
+    return min(max(game.players // (2 * MAX_EXAMPLES * len(game.sizes)), fewest_pairs), 4)
 
 
 def stopping_rule_for(game: Game, config: SamplingConfig, scheme: SamplingScheme) -> Rule | None:

@@ -14,23 +14,23 @@ from secateur.evaluation.losses import Reference
 from secateur.graph.program import Program
 
 
-def select_rows(program: Program, recorded: Any, value: Any, positions: Tensor, examples: int) -> Any:
+def select_rows(program: Program, recorded_value: Any, value: Any, positions: Tensor, examples: int) -> Any:
     """Return a node's value for these examples of a microbatch, one after the other along the batch.
 
     Args:
         program: the program of the node.
-        recorded: the export's record of the node's value.
+        recorded_value: the export's record of the node's value.
         value: its value for the microbatch.
         positions: the positions of the examples, (rows,), on the value's device.
         examples: the number of examples of the microbatch.
     """
     if isinstance(value, list | tuple):
-        entries = zip(recorded, value, strict=True)
+        entries = zip(recorded_value, value, strict=True)
         return type(value)(select_rows(program, record, entry, positions, examples) for record, entry in entries)
     if isinstance(value, Tensor):
-        axis = program.batch_axis(recorded)
+        axis = program.batch_axis(recorded_value)
         return value if axis is None else _select_along(value, axis, positions, examples)
-    return value // examples * len(positions) if program.scales(recorded) else value
+    return value // examples * len(positions) if program.scales(recorded_value) else value
 
 
 def _select_along(value: Tensor, axis: int, positions: Tensor, examples: int) -> Tensor:

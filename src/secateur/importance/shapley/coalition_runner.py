@@ -77,14 +77,14 @@ class CoalitionRunner:
     def required_nodes(self) -> tuple[Node, ...]:
         """Nodes before the cut whose values the rest of the program, or the output, needs."""
         constants = self.program.state_names.keys() | self.program.constants.keys()
-        before = self.program.nodes[: self.cut]
-        return tuple(node for node in before if self.program.last_use[node] >= self.cut and node not in constants)
+        nodes_before = self.program.nodes[: self.cut]
+        return tuple(node for node in nodes_before if self.program.last_use[node] >= self.cut and node not in constants)
 
     @cached_property
     def _fixed(self) -> dict[Node, Any]:
         """The parameters, buffers and constants that operators from the cut on read."""
-        fixed = self.program.fixed()
-        return {node: value for node, value in fixed.items() if self.program.last_use[node] >= self.cut}
+        fixed_values = self.program.fixed()
+        return {node: value for node, value in fixed_values.items() if self.program.last_use[node] >= self.cut}
 
     @cached_property
     def contribution_sums(self) -> ContributionSums | None:
@@ -122,21 +122,21 @@ class CoalitionRunner:
         sums = self.contribution_sums if with_sums and has_many_rows else None
         consumers = [consumer for consumer in self.consumers if sums is None or consumer is not sums.layer.consumer]
         handlers = self.ablation.handlers(self.network, masks, consumers)
-        unselected = None
+        all_positions = None
         if sums is not None:
             operand = sums.layer.operand
             handlers[sums.layer.consumer.node] = sums.handler(
                 values.live[operand], values.microbatch, row_examples, masks
             )
-            unselected = operand if self._is_read_once(operand) else None
+            all_positions = operand if self._is_read_once(operand) else None
         examples = values.dense.examples
-        selected = {
+        selected_values = {
             node: value
-            if node is unselected
+            if node is all_positions
             else select_rows(self.program, node.meta.get("val"), value, rows, examples)
             for node, value in values.live.items()
         }
-        return self.run(selected, handlers, select_reference(values.dense.reference, rows), len(positions))
+        return self.run(selected_values, handlers, select_reference(values.dense.reference, rows), len(positions))
 
     def _is_read_once(self, operand: Node) -> bool:
         """Return whether only the consumer at the cut needs a value there."""

@@ -77,8 +77,8 @@ class ControlVariate:
         members = beside_other_groups(self.sizes, group, of_sizes(players, sizes, generator), generator)
         coalitions = torch.stack([members, ~members], 1).flatten(0, 1)
         _, slopes = game.gradients(coalitions, microbatch, positions.repeat_interleave(2 * self.pairs))
-        before = sum(self.sizes[:group])
-        span = slice(before, before + players)
+        players_before = sum(self.sizes[:group])
+        span = slice(players_before, players_before + players)
         estimates = trapezoids(coalitions[:, span], slopes[:, span], probabilities)
         return estimates.view(len(positions), self.pairs, 2, players).mean(2).permute(2, 1, 0)
 
@@ -97,10 +97,10 @@ def beside_other_groups(sizes: Sequence[int], group: int, members: Tensor, gener
     """Draw the other groups that join before one, and return them whole beside its members, (coalitions, players)."""
     count = len(members)
     ranks = torch.rand(count, len(sizes), generator=generator) if len(sizes) > 1 else torch.zeros(count, 1)
-    joined = ranks < ranks[:, group : group + 1]  # (coalitions, groups)
-    coalitions = joined.repeat_interleave(torch.tensor(sizes), 1)
-    before = sum(sizes[:group])
-    coalitions[:, before : before + sizes[group]] = members
+    has_joined = ranks < ranks[:, group : group + 1]  # (coalitions, groups)
+    coalitions = has_joined.repeat_interleave(torch.tensor(sizes), 1)
+    players_before = sum(sizes[:group])
+    coalitions[:, players_before : players_before + sizes[group]] = members
     return coalitions
 
 
@@ -137,9 +137,9 @@ class OrderMarginals:
 def order_marginals(game: Game, microbatch: int, position: int, order: Tensor) -> OrderMarginals:
     """Return marginals and trapezoids along one order of the players, on one example."""
     players = game.players
-    joined = torch.empty(players, dtype=torch.long)
-    joined[order] = torch.arange(players)
-    coalitions = joined < torch.arange(players + 1)[:, None]
+    join_order = torch.empty(players, dtype=torch.long)
+    join_order[order] = torch.arange(players)
+    coalitions = join_order < torch.arange(players + 1)[:, None]
     values, slopes = game.gradients(coalitions, microbatch, torch.full((players + 1,), position))
     steps = torch.arange(players)
     marginals, approximations = torch.empty(2, players, dtype=torch.float64)

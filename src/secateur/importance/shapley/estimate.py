@@ -120,8 +120,8 @@ def _earlier_samples(resume_from: Scores | None, game: Game, scheme: SamplingSch
     if resume_from is None or any(name not in resume_from for name in names):
         return []
     samples = [resume_from[name].samples for name in names]
-    sampled = [blocks for blocks in samples if blocks is not None]
-    if len(sampled) < len(samples):
+    sampled_blocks = [blocks for blocks in samples if blocks is not None]
+    if len(sampled_blocks) < len(samples):
         return []
     other = next((name for name in names if resume_from[name].layout != str(scheme)), None)
     if other is not None:
@@ -129,7 +129,7 @@ def _earlier_samples(resume_from: Scores | None, game: Game, scheme: SamplingSch
             f"the scores to resume have {other} by {resume_from[other].layout}, not by {scheme}; ask for the same "
             "estimator and kind of aggregate, or start anew"
         )
-    return [side_by_side(blocks) for blocks in zip(*sampled, strict=True)]
+    return [side_by_side(blocks) for blocks in zip(*sampled_blocks, strict=True)]
 
 
 def _evaluation_counts(samples: Sequence[Sample]) -> tuple[int, int]:

@@ -84,16 +84,22 @@ class Game:
         coalitions = torch.ones(3, self.players, dtype=torch.bool)  # all players, and both halves of them
         coalitions[1, ::2] = coalitions[2, 1::2] = False
         examples = torch.tensor([values.dense.examples - 1, 0])
-        alone = torch.cat([self.runner.values_of_microbatch(coalition, values) for coalition in coalitions.split(1)])
+        values_alone = torch.cat(
+            [self.runner.values_of_microbatch(coalition, values) for coalition in coalitions.split(1)]
+        )
         try:
             with torch.no_grad():
-                mixed, positions = coalitions.repeat(2, 1), examples.repeat_interleave(3)
-                stacked = self.runner.values_of_stack(mixed, values, positions, with_sums=False).cpu()
+                mixed_coalitions, positions = coalitions.repeat(2, 1), examples.repeat_interleave(3)
+                stacked_values = self.runner.values_of_stack(mixed_coalitions, values, positions, with_sums=False).cpu()
         except (SecateurError, RuntimeError, ValueError, IndexError, AssertionError, TypeError):
             return False
-        expected = alone[:, examples].T  # (examples, coalitions)
-        allowed = STACKING_TOLERANCE * expected.abs().amax(1, keepdim=True) + ROUNDING * alone.abs().max() + 1e-9
-        return bool(((stacked.double().view(2, 3) - expected).abs() < allowed).all())
+        expected_values = values_alone[:, examples].T  # (examples, coalitions)
+        tolerance = (
+            STACKING_TOLERANCE * expected_values.abs().amax(1, keepdim=True)
+            + ROUNDING * values_alone.abs().max()
+            + 1e-9
+        )
+        return bool(((stacked_values.double().view(2, 3) - expected_values).abs() < tolerance).all())
 
     def cross(self, coalitions: Tensor, microbatch: int, positions: Tensor) -> Tensor:
         """Return minus the loss of each of these examples of a microbatch with each coalition.
@@ -223,5 +229,7 @@ class Game:
     def _growth(self) -> float:
         """The factor from the entries of the traced example to those of the largest one."""
         batches = (self.network.example, *self.context.microbatches)
-        traced, *sizes = (sum(tensor.numel() for tensor in batch.tensors) / (batch.size or 1) for batch in batches)
-        return max([1.0, *(size / traced for size in sizes)])
+        traced_entries, *sizes = (
+            sum(tensor.numel() for tensor in batch.tensors) / (batch.size or 1) for batch in batches
+        )
+        return max([1.0, *(size / traced_entries for size in sizes)])

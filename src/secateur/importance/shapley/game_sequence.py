@@ -36,8 +36,8 @@ def games_in_order(
     """
     network, limit = context.network, config.memory_limit
     cuts = {group.name: first_consumer(network, network.consumers_of(group)) for group in context.groups}
-    ordered = sorted(context.groups, key=lambda group: cuts[group.name])
-    games = [Game(context, [group], config, cursor) for group in ordered]
+    ordered_groups = sorted(context.groups, key=lambda group: cuts[group.name])
+    games = [Game(context, [group], config, cursor) for group in ordered_groups]
     steps = [measure_steps(game, gradients) for game in games]
     limit.check(steps)
     for game, step_bytes in zip(games, steps, strict=True):
@@ -82,23 +82,23 @@ def _run_bytes(game: Game, values: MicrobatchValues, tile: int, gradients: bool)
     """Return the bytes of runs of coalitions on a microbatch, with the lists of coalitions and their results."""
     peak = peak_bytes(*_runs_of_each_kind(game, values, tile, gradients))
     rows = game.players * (game.players + 1)  # of coalitions, booleans: an order, or all without one
-    listed = 3 * rows + 16 * game.players * values.dense.examples
+    list_bytes = 3 * rows + 16 * game.players * values.dense.examples
     of_slopes = 8 * (rows + SLOPE_ROWS * game.players) if gradients and game.stacks else 0
-    return peak + listed + of_slopes
+    return peak + list_bytes + of_slopes
 
 
 def _runs_of_each_kind(game: Game, values: MicrobatchValues, tile: int, gradients: bool) -> Iterator[Callable[[], Any]]:
     """Yield a run of each kind: without and with gradients, all coalitions on one example, and each on another."""
-    nobody = torch.zeros(tile, game.players, dtype=torch.bool)
+    empty_coalitions = torch.zeros(tile, game.players, dtype=torch.bool)
     if not game.stacks:
-        yield partial(game.runner.values_of_microbatch, nobody, values)
+        yield partial(game.runner.values_of_microbatch, empty_coalitions, values)
         return
-    several = (torch.arange(tile) % values.dense.examples).sort().values  # rows of one example lie together
-    for positions in (torch.zeros_like(several), several):
-        yield partial(game.values_of_tile, nobody, values, positions)
+    example_numbers = (torch.arange(tile) % values.dense.examples).sort().values  # rows of one example lie together
+    for positions in (torch.zeros_like(example_numbers), example_numbers):
+        yield partial(game.values_of_tile, empty_coalitions, values, positions)
         if gradients:
             half = max(tile // 2, 1)
-            yield partial(_try_slopes, game, nobody[:half], values, positions[:half])
+            yield partial(_try_slopes, game, empty_coalitions[:half], values, positions[:half])
 
 
 def _try_slopes(game: Game, coalitions: Tensor, values: MicrobatchValues, positions: Tensor) -> None:

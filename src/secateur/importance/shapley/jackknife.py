@@ -47,11 +47,11 @@ def jackknife_estimate(samples: Sequence[Sample], examples: int, aggregate: Aggr
     as far as some were not used. Where the two can't be separated, and for other aggregates, the jackknife's error
     stands for both. Where shares are exact, one example is omitted at a time, and there is no error for these examples.
     """
-    whole = pool_samples(samples, examples)
-    values = aggregate(whole.values, whole.noise)
+    pooled_samples = pool_samples(samples, examples)
+    values = aggregate(pooled_samples.values, pooled_samples.noise)
     count = len(samples)
     if count == 1 or are_exact(samples, examples):
-        replicates = _by_examples(whole.values[:, ~whole.values.isnan().any(0)], aggregate)
+        replicates = _by_examples(pooled_samples.values[:, ~pooled_samples.values.isnan().any(0)], aggregate)
         error = replicates.std(0) / len(replicates) ** 0.5 if len(replicates) > 1 else torch.zeros_like(values)
         return Estimate(values, error, torch.zeros_like(values), replicates)
     replicates = _replicates(samples, examples, aggregate, values)
@@ -60,9 +60,9 @@ def jackknife_estimate(samples: Sequence[Sample], examples: int, aggregate: Aggr
     if aggregate is not mean or freedom < MIN_FREEDOM:
         return Estimate(values, variance.sqrt(), variance.sqrt(), replicates)
     block_means = torch.stack([sample.shares.mean(1) + sample.correction for sample in samples])
-    expected = torch.stack([whole.values[:, sample.examples].mean(1) for sample in samples])
-    coalitions = (block_means - expected).square().sum(0) / freedom / count
-    between = _between_examples(whole)
+    expected_values = torch.stack([pooled_samples.values[:, sample.examples].mean(1) for sample in samples])
+    coalitions = (block_means - expected_values).square().sum(0) / freedom / count
+    between = _between_examples(pooled_samples)
     overlap = float(sample_weights(samples, examples).mean(0).square().sum())
     here, new = coalitions + between * max(overlap - 1 / examples, 0.0), coalitions + between * overlap
     return Estimate(values, new.sqrt(), here.sqrt(), replicates)
@@ -83,16 +83,18 @@ def _replicates(samples: Sequence[Sample], examples: int, aggregate: Aggregate, 
 def _by_examples(values: Tensor, aggregate: Aggregate) -> Tensor:
     """Return pseudo-values by omitting one example's values (players, examples) at a time, (examples, players)."""
     count, no_noise = values.shape[1], torch.zeros(values.shape[0], dtype=torch.float64)
-    whole = aggregate(values, no_noise)
+    whole_estimate = aggregate(values, no_noise)
     if count < 2:
-        return whole[None]
+        return whole_estimate[None]
     remainders = (torch.cat([values[:, :index], values[:, index + 1 :]], 1) for index in range(count))
-    return torch.stack([count * whole - (count - 1) * aggregate(others, no_noise) for others in remainders])
+    return torch.stack(
+        [count * whole_estimate - (count - 1) * aggregate(remainder, no_noise) for remainder in remainders]
+    )
 
 
-def _between_examples(whole: Pooled) -> Tensor:
+def _between_examples(pooled_samples: Pooled) -> Tensor:
     """Return the variance of examples' values without the noise of sampling; 0 where it is unknown, (players,)."""
-    used = whole.values[:, ~whole.values[0].isnan()]
-    if used.shape[1] < 2:
-        return torch.zeros_like(whole.noise)
-    return (used.var(1) - whole.noise).clamp_min(0).nan_to_num(0)
+    used_values = pooled_samples.values[:, ~pooled_samples.values[0].isnan()]
+    if used_values.shape[1] < 2:
+        return torch.zeros_like(pooled_samples.noise)
+    return (used_values.var(1) - pooled_samples.noise).clamp_min(0).nan_to_num(0)

@@ -77,54 +77,54 @@ class MemoryLimit:
         if largest is not None:
             self.check_bytes(f"score {largest.name}", largest.most)
 
-    def check_bytes(self, task: str, needed: int) -> None:
+    def check_bytes(self, task: str, needed_bytes: int) -> None:
         """Check that a task keeps the user's limit.
 
         Args:
             task: the task in words that follow "to".
-            needed: the bytes of its largest step.
+            needed_bytes: the bytes of its largest step.
 
         Raises:
             BudgetError: it needs more.
         """
-        if self.requested is not None and needed > SLACK * self.bytes:
+        if self.requested is not None and needed_bytes > SLACK * self.bytes:
             raise BudgetError(
-                f"memory={self.bytes:,} bytes is too little to {task}: one step needs {needed:,}; give "
-                f"memory={needed} or more, or smaller examples"
+                f"memory={self.bytes:,} bytes is too little to {task}: one step needs {needed_bytes:,}; give "
+                f"memory={needed_bytes} or more, or smaller examples"
             )
 
 
-def tile_size(most: int, players: int) -> int:
+def tile_size(most_rows: int, players: int) -> int:
     """Return the number of coalitions that one run stacks: a power of two.
 
     Args:
-        most: the largest number of bytes of one coalition at one time.
+        most_rows: the largest number of bytes of one coalition at one time.
         players: the number of players.
     """
-    fit = min(MOST_STACKED, max(TILE_BYTES // most, 1), 4 * players)
+    fit = min(MOST_STACKED, max(TILE_BYTES // most_rows, 1), 4 * players)
     return int(2 ** math.floor(math.log2(fit)))
 
 
 def program_bytes(
-    program: Program, needed: Sequence[Node], span: tuple[int, int], consumers: Iterable[Node]
+    program: Program, needed_nodes: Sequence[Node], span: tuple[int, int], consumers: Iterable[Node]
 ) -> tuple[int, int]:
     """Return the peak and the sum of the bytes of values within a span of the program.
 
     Args:
         program: the program, with the traced example's sizes.
-        needed: nodes before the span whose values the span needs.
+        needed_nodes: nodes before the span whose values the span needs.
         span: positions of its first node and of the one behind its last.
         consumers: nodes that hold a masked copy of their input.
     """
-    alive: dict[Node, int] = {node: bytes_of(node) for node in needed}
+    alive: dict[Node, int] = {node: bytes_of(node) for node in needed_nodes}
     peak = total = sum(alive.values())
     twice = set(consumers)
     for index in range(*span):
         node = program.nodes[index]
         alive[node] = 2 * bytes_of(node) if node in twice else bytes_of(node)
         peak, total = max(peak, sum(alive.values())), total + alive[node]
-        for used in [used for used in alive if program.last_use[used] <= index]:
-            del alive[used]
+        for source in [source for source in alive if program.last_use[source] <= index]:
+            del alive[source]
     return peak, total
 
 

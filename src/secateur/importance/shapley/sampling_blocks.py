@@ -110,8 +110,8 @@ def _shares_of_examples(
 
 def _crossed_values(game: Game, design: CoalitionDesign, microbatch: int, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Return the values without players, (examples,), and of each coalition, (coalitions, examples)."""
-    nobody = torch.zeros(1, game.players, dtype=torch.bool)
-    values = game.cross(torch.cat([nobody, design.coalitions]), microbatch, positions)  # in the same tiles
+    empty_coalitions = torch.zeros(1, game.players, dtype=torch.bool)
+    values = game.cross(torch.cat([empty_coalitions, design.coalitions]), microbatch, positions)  # in the same tiles
     return values[0], values[1:]
 
 
@@ -127,11 +127,11 @@ def _spread_values(
         positions: the positions of the examples in the microbatch, (examples,).
         columns: for each coalition the index of its example in `positions`, (coalitions,).
     """
-    nobody = torch.zeros(len(positions), game.players, dtype=torch.bool)
+    empty_coalitions = torch.zeros(len(positions), game.players, dtype=torch.bool)
     all_columns = torch.cat([columns, torch.arange(len(positions))])
     order = all_columns.argsort(stable=True)  # rows of one example lie together
     values = torch.empty(len(all_columns), dtype=torch.float64)
     values[order] = game.paired_values(
-        torch.cat([design.coalitions, nobody])[order], microbatch, positions[all_columns[order]]
+        torch.cat([design.coalitions, empty_coalitions])[order], microbatch, positions[all_columns[order]]
     )
     return values[len(columns) :], values[: len(columns)]

@@ -33,9 +33,9 @@ def packed_kernels(
     def make(kernel: Callable[..., nn.Module], dense: nn.Module) -> nn.Module:
         weight = dense.get_parameter("weight").detach()
         order = None if gather is None else gather.to(weight.device)
-        ordered = weight if order is None else weight[:, order]
-        return kernel(dense, ordered, blocks, shape, order)
+        ordered_weight = weight if order is None else weight[:, order]
+        return kernel(dense, ordered_weight, blocks, shape, order)
 
-    known = KERNELS.get(type(module), {})
+    kernels = KERNELS.get(type(module), {})
     square = shape[0] == shape[1]  # torch's product takes square blocks only
-    return {name: partial(make, kernel) for name, kernel in known.items() if name != "bsr" or square}
+    return {name: partial(make, kernel) for name, kernel in kernels.items() if name != "bsr" or square}

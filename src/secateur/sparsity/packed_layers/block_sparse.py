@@ -20,11 +20,11 @@ class BlockSparseLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.outputs, self.inputs = weight.shape
-        padded = filled_up(weight, blocks, shape)
-        self.columns = padded.shape[1]
+        padded_weight = filled_up(weight, blocks, shape)
+        self.columns = padded_weight.shape[1]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse BSR tensor support is in beta")
-            rows = padded.to_sparse_bsr(shape)
+            rows = padded_weight.to_sparse_bsr(shape)
         self.shape = tuple(rows.shape)
         self.values = nn.Parameter(rows.values(), requires_grad=False)
         self.register_buffer("starts", rows.crow_indices())

@@ -64,8 +64,10 @@ class GatheredConv2d(nn.Module):
         top, start = row * self.dilation[0], column * self.dilation[1]
         rows = slice(top, top + self.stride[0] * (sizes[0] - 1) + 1, self.stride[0])
         columns = slice(start, start + self.stride[1] * (sizes[1] - 1) + 1, self.stride[1])
-        chosen = padded.index_select(1, self.get_buffer(f"channels_{position}"))  # first: whole maps are copied fastest
-        by_group: Tensor = chosen[:, :, rows, columns].unflatten(1, (self.groups, -1))
+        channels = padded.index_select(
+            1, self.get_buffer(f"channels_{position}")
+        )  # first: whole maps are copied fastest
+        by_group: Tensor = channels[:, :, rows, columns].unflatten(1, (self.groups, -1))
         return by_group
 
     def extra_repr(self) -> str:

@@ -42,8 +42,8 @@ class LoopedLinear(TiledLinear):
     def forward(self, x: Tensor) -> Tensor:
         """Compute the layer."""
         learns = x.requires_grad or (self.weight.requires_grad and torch.is_grad_enabled())
-        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if learns or recorded or x.dtype != torch.float32 or x.device.type != "cpu":
+        is_recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if learns or is_recorded or x.dtype != torch.float32 or x.device.type != "cpu":
             return super().forward(x)
         from secateur.sparsity.packed_layers.numba_loops import multiply_blocks  # noqa: PLC0415 (numba need not be there)
 

@@ -28,13 +28,13 @@ class TiledLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.outputs, self.shape, self.across = len(weight), shape, blocks.shape[1]
-        tiles, chosen = _tiles(weight, blocks, shape)  # (down, most, high, wide)
+        tiles, tile_columns = _tiles(weight, blocks, shape)  # (down, most, high, wide)
         self.weight = nn.Parameter(tiles.transpose(2, 3).flatten(1, 2).contiguous())  # (down, most * wide, high)
         bias = None if dense.bias is None else F.pad(dense.bias.detach(), (0, len(tiles) * shape[0] - self.outputs))
         self.bias = None if bias is None else nn.Parameter(bias.view(len(tiles), 1, shape[0]).clone())
         self.gather = None if gather is None else nn.Buffer(gather)
         self.missing = self.across * shape[1] - (dense.in_features if gather is None else len(gather))
-        self.register_buffer("read", chosen.flatten())
+        self.register_buffer("read", tile_columns.flatten())
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the layer."""
@@ -64,7 +64,7 @@ class TiledConvolution(nn.Module):
     ) -> None:
         super().__init__()
         self.outputs, self.inputs, self.shape, self.across = len(weight), weight.shape[1], shape, blocks.shape[1]
-        tiles, chosen = _tiles(weight, blocks, shape)  # (down, most, high, wide, *kernel)
+        tiles, tile_columns = _tiles(weight, blocks, shape)  # (down, most, high, wide, *kernel)
         kernels = tiles.transpose(1, 2).flatten(0, 1).flatten(1, 2)  # (down * high, most * wide, *kernel)
         read = len(tiles) * kernels.shape[1]
         conv_class: Any = type(dense)
@@ -77,7 +77,7 @@ class TiledConvolution(nn.Module):
             if dense.bias is not None:
                 self.grouped.bias.copy_(F.pad(dense.bias, (0, len(kernels) - self.outputs)))
         self.gather = None if gather is None else nn.Buffer(gather)
-        self.register_buffer("read", chosen.flatten())
+        self.register_buffer("read", tile_columns.flatten())
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the layer."""
@@ -103,7 +103,7 @@ def _tiles(weight: Tensor, blocks: Tensor, shape: tuple[int, int]) -> tuple[Tens
     (high, wide), (down, across), kernel = shape, blocks.shape, weight.shape[2:]
     tiles = filled_up(weight, blocks, shape).view(down, high, across, wide, *kernel).transpose(1, 2)
     most = max(int(blocks.sum(1).max()), 1)
-    chosen = blocks.long().argsort(dim=1, descending=True, stable=True)[:, :most].to(weight.device)
+    tile_columns = blocks.long().argsort(dim=1, descending=True, stable=True)[:, :most].to(weight.device)
     rows = torch.arange(down, device=weight.device)[:, None]
-    stays = blocks.to(weight.device)[rows, chosen].view(down, most, *(1 for _ in weight.shape))
-    return tiles[rows, chosen] * stays, chosen
+    stays = blocks.to(weight.device)[rows, tile_columns].view(down, most, *(1 for _ in weight.shape))
+    return tiles[rows, tile_columns] * stays, tile_columns

@@ -1,8 +1,8 @@
 """Layers of unified blocks that make use of them: one multiplication for each filter of a block."""
 
+import itertools
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,42 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from secateur.sparsity.packed_layers.gathered_conv import padding_around
-from secateur.sparsity.unification.blocks import FREE, UNIFIED, Blocks, existing_labels, signs
-
-
-@dataclass(frozen=True, eq=False)
-class SharedEntries:
-    """A matrix by its runs of one absolute value, and its other entries.
-
-    Args:
-        rows, runs, patterns, levels: of each run: its row, its number among the row's, its pattern of signs as seen
-            from the first, and its absolute value with the first sign (runs,).
-        free_rows, free_columns, free_values: of each other entry that is not zero.
-    """
-
-    rows: Tensor
-    runs: Tensor
-    patterns: Tensor
-    levels: Tensor
-    free_rows: Tensor
-    free_columns: Tensor
-    free_values: Tensor
-
-
-def shared_entries(matrix: Tensor, width: int) -> SharedEntries:
-    """Return the entries of a matrix (rows, columns) by runs of a width."""
-    blocks = Blocks(tuple(matrix.shape), (1, width))
-    values, labels = blocks.cut(matrix), existing_labels(blocks, matrix).to(matrix.device)
-    numbers = torch.arange(blocks.count, device=matrix.device)
-    row, run = numbers // blocks.grid[1], numbers % blocks.grid[1]
-    unified = labels == UNIFIED
-    minus = signs(values[unified]) < 0
-    turned = minus != minus[:, :1]  # as seen from the first sign
-    pattern = (turned[:, 1:].long() << torch.arange(width - 1, device=matrix.device)).sum(1)
-    at, inside = torch.nonzero((values != 0) & (labels == FREE)[:, None], as_tuple=True)
-    return SharedEntries(
-        row[unified], run[unified], pattern, values[unified, 0], row[at], run[at] * width + inside, values[at, inside]
-    )
+from secateur.sparsity.packed_layers.shared_entries import shared_entries
 
 
 def sign_patterns(width: int) -> Tensor:
@@ -102,8 +67,8 @@ class _SharedLayer(nn.Module):
     def sums(self, flat: Tensor) -> Tensor:
         """Return sums of runs of inputs (inputs, columns) by each pattern of signs, then the inputs of free weights."""
         missing = -len(flat) % self.width
-        filled = F.pad(flat, (0, 0, 0, missing)) if missing else flat  # padding by nothing copies
-        sums = (self.patterns @ filled.unflatten(0, (-1, self.width))).flatten(0, 1)  # (runs * patterns, columns)
+        padded_rows = F.pad(flat, (0, 0, 0, missing)) if missing else flat  # padding by nothing copies
+        sums = (self.patterns @ padded_rows.unflatten(0, (-1, self.width))).flatten(0, 1)  # (runs * patterns, columns)
         return torch.cat([sums, flat]) if self.has_free_weights else sums
 
 
@@ -179,11 +144,8 @@ class SharedConvolution(_SharedLayer):
         )
         across = image.shape[2]
         sums = self.sums(image.flatten(1))  # (sums, h * w)
-        offsets = [
-            row * self.dilation[0] * across + column * self.dilation[1]
-            for row in range(self.kernel_size[0])
-            for column in range(self.kernel_size[1])
-        ]
+        kernel_positions = itertools.product(range(self.kernel_size[0]), range(self.kernel_size[1]))
+        offsets = [row * self.dilation[0] * across + column * self.dilation[1] for row, column in kernel_positions]
         if self.stride == (1, 1):
             count = (high - 1) * across + wide
             moved = [sums[:, offset : offset + count] for offset in offsets]

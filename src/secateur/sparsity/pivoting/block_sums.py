@@ -58,16 +58,16 @@ def largest_blocks(values: np.ndarray, density: float, shape: tuple[int, int], b
     sums = block_sums(values, shape)
     if balanced:
         count = max(1, math.floor(density * sums.shape[1] + 1e-9))
-        chosen = np.argsort(-sums, axis=1, kind="stable")[:, :count]
+        block_columns = np.argsort(-sums, axis=1, kind="stable")[:, :count]
         kept = np.zeros(sums.shape, dtype=bool)
-        np.put_along_axis(kept, chosen, True, 1)
+        np.put_along_axis(kept, block_columns, True, 1)
         return kept
     sizes = block_sums(np.ones_like(values), shape)
     order = np.argsort(-sums, axis=None, kind="stable")
-    within = np.cumsum(sizes.ravel()[order]) <= density * values.size + 1e-9
-    within[0] = True
+    fits = np.cumsum(sizes.ravel()[order]) <= density * values.size + 1e-9
+    fits[0] = True
     flat = np.zeros(sums.size, dtype=bool)
-    flat[order[within]] = True
+    flat[order[fits]] = True
     return flat.reshape(sums.shape)
 
 

@@ -19,12 +19,12 @@ def improved_order(
     linearisation, so it is used only if it retains more, and pairs of units are swapped, the best first, until no swap
     gains.
     """
-    assigned = assigned_order(name, matrices, orders, blocks, shape)
+    new_order = assigned_order(name, matrices, orders, blocks, shape)
     if not any(matrix.rows == matrix.columns == name for matrix in matrices):
-        return assigned
+        return new_order
     start = orders[name]
-    if _mass(name, assigned, matrices, orders, blocks, shape) > _mass(name, start, matrices, orders, blocks, shape):
-        start = assigned
+    if _mass(name, new_order, matrices, orders, blocks, shape) > _mass(name, start, matrices, orders, blocks, shape):
+        start = new_order
     return _swap_pairs(name, start, matrices, orders, blocks, shape)
 
 
@@ -72,9 +72,9 @@ def _mass(
     shape: tuple[int, int],
 ) -> float:
     """Return the mass in the blocks of all matrices that have the order."""
-    changed = {**orders, name: order}
+    new_orders = {**orders, name: order}
     return sum(
-        float(matrix.ordered(changed)[_inside(blocks[matrix.name], matrix.values.shape, shape)].sum())
+        float(matrix.ordered(new_orders)[_inside(blocks[matrix.name], matrix.values.shape, shape)].sum())
         for matrix in matrices
         if name in (matrix.rows, matrix.columns)
     )
@@ -82,8 +82,8 @@ def _mass(
 
 def _inside(blocks: np.ndarray, size: tuple[int, ...], shape: tuple[int, int]) -> np.ndarray:
     """Return the entries of a matrix that lie in blocks (rows, columns)."""
-    inside: np.ndarray = blocks[np.arange(size[0]) // shape[0]][:, np.arange(size[1]) // shape[1]]
-    return inside
+    is_inside: np.ndarray = blocks[np.arange(size[0]) // shape[0]][:, np.arange(size[1]) // shape[1]]
+    return is_inside
 
 
 def _swap_pairs(
@@ -112,13 +112,13 @@ def swap_gains(
     size = len(orders[name])
     gains = np.zeros((size, size))
     for matrix in matrices:
-        ordered, chosen = matrix.ordered(orders), blocks[matrix.name]
+        ordered_values, block_mask = matrix.ordered(orders), blocks[matrix.name]
         if matrix.rows == name:
-            gains += _row_gains(_kept_mass(ordered, chosen, shape))
+            gains += _row_gains(_kept_mass(ordered_values, block_mask, shape))
         if matrix.columns == name:
-            gains += _row_gains(_kept_mass(ordered.T, chosen.T, shape[::-1]))
+            gains += _row_gains(_kept_mass(ordered_values.T, block_mask.T, shape[::-1]))
         if matrix.rows == matrix.columns == name:
-            gains += _corner_gains(ordered, _inside(chosen, ordered.shape, shape).astype(float))
+            gains += _corner_gains(ordered_values, _inside(block_mask, ordered_values.shape, shape).astype(float))
     return gains
 
 

@@ -93,13 +93,15 @@ def fold_orders(model: nn.Module, network: Network, orders: Mapping[str, np.ndar
         moves[member.tensor][member.axis] = _former_positions(member.units, target)
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     with isolated_evaluation(model):
-        before = run_module(model, network.example)
+        output_before = run_module(model, network.example)
     _move(tensors, moves)
     with isolated_evaluation(model):
-        gap, allowed = output_difference(run_module(model, network.example), before)
-    if not gap <= allowed:
-        back = {name: {axis: former.argsort() for axis, former in axes.items()} for name, axes in moves.items()}
-        _move(tensors, back)
+        gap, tolerance = output_difference(run_module(model, network.example), output_before)
+    if not gap <= tolerance:
+        inverse_moves = {
+            name: {axis: former.argsort() for axis, former in axes.items()} for name, axes in moves.items()
+        }
+        _move(tensors, inverse_moves)
         raise SurgeryError(f"{network.title} depends on the order of its units, so orders can't be folded into it")
     return dict(moves)
 

@@ -93,12 +93,7 @@ def pivot(
         >>> [(name, int(layer.blocks.sum()), layer.gather is not None) for name, layer in result.layers.items()]
         [('0.weight', 4, True), ('2.weight', 4, False)]
     """
-    if not is_block_shape(shape) or len(shape) != 2:
-        raise BudgetError(f"shape={shape!r}: blocks of one and more; give a pair of whole numbers, (outputs, inputs)")
-    if fit is not None and tuning_steps:
-        raise BudgetError(f"fit= and tuning_steps={tuning_steps} are both given; give one of them")
-    for name, parameter in model.named_parameters():
-        finite_weight(parameter.detach(), name)
+    _check_pivoting(model, shape, tuning_steps, fit is not None)
     options = (density, shape, rounds, fade, balanced, tuning_steps, skip)
     session = training_session(
         model, data, test, learning_rate, batch_size, seed, checkpoint, options, trains=tuning_steps > 0
@@ -110,12 +105,27 @@ def pivot(
     rounds_of_pivoting = PivotRounds(work, network, axes_to_pivot(network, skip), shape, balanced, starts, seed)
     fit = session.training_by_round(tuning_steps) if tuning_steps else fit
     with stage("prune", PIVOT_STAGES):
-        pivoted = rounds_of_pivoting.run(density, rounds, fit, fade)
+        matrices = rounds_of_pivoting.run(density, rounds, fit, fade)
     if lineage_of(work) is None:
         record_cut(work, work, network, make_recipe(work, network, {}, folds=False))  # nothing is cut
     result = PivotResult(
-        model=work, plan=whole_plan(network, {"density": density}), layers=pivoted.layers, shape=shape, density=density,
-        is_locally_optimal=pivoted.is_locally_optimal,
+        model=work, plan=whole_plan(network, {"density": density}), layers=matrices.layers, shape=shape,
+        density=density, is_locally_optimal=matrices.is_locally_optimal,
     )  # fmt: skip
     note = f"blocks of {shape[0]} x {shape[1]}, {number_of(rounds, 'round')}, {number_of(tuning_steps, 'step')} in each"
     return result.measured(session, RunSettings("pivoting", note, {"density": density}))
+
+
+def _check_pivoting(model: nn.Module, shape: tuple[int, int], tuning_steps: int, has_fit: bool) -> None:
+    """Check the shape of blocks, the training between rounds, and the weights.
+
+    Raises:
+        BudgetError: the shape is out of range, or there are two ways of training.
+        DataError: a weight is NaN or infinite.
+    """
+    if not is_block_shape(shape) or len(shape) != 2:
+        raise BudgetError(f"shape={shape!r}: blocks of one and more; give a pair of whole numbers, (outputs, inputs)")
+    if has_fit and tuning_steps:
+        raise BudgetError(f"fit= and tuning_steps={tuning_steps} are both given; give one of them")
+    for name, parameter in model.named_parameters():
+        finite_weight(parameter.detach(), name)

@@ -119,13 +119,13 @@ def load_pivoted(model: nn.Module, folder: str | Path, example_inputs: Any) -> P
         StorageError: a file is missing, damaged, or of another network.
     """
     folder = Path(folder)
-    prepared = prepare_load(model, folder)
+    prepared_load = prepare_load(model, folder)
     with reading(folder) as path_of:
         record = read_pivot(path_of(PIVOT))
         if isinstance(record, SavedPivot):
             check_companion(folder, path_of, PIVOT)
     try:
-        check_pivot(record, prepared.tensors)
+        check_pivot(record, prepared_load.tensors)
     except StorageError as failure:
         raise StorageError(f"{folder / PIVOT} does not belong to this {type(model).__name__}: {failure}") from failure
     layers = {
@@ -137,7 +137,7 @@ def load_pivoted(model: nn.Module, folder: str | Path, example_inputs: Any) -> P
         )
         for name, layer in record.layers.items()
     }
-    loaded = prepared.commit()
+    loaded = prepared_load.commit()
     network = trace(loaded, example_inputs)
     return PivotResult(
         model=loaded, plan=whole_plan(network, {"density": record.density}), layers=layers, shape=record.shape,

@@ -62,27 +62,27 @@ class PivotRounds:
         """Prune to a density that falls geometrically over the rounds; arguments as `pivot` takes them."""
         for number in track(range(1, rounds + 1), "rounds"):
             round_density = density ** (number / rounds)
-            pivoted = self.choose_blocks(round_density)
+            matrices = self.choose_blocks(round_density)
             if fit is not None and fade is not None:
-                with fading(self.model, pivoted.kept, fade):
+                with fading(self.model, matrices.kept, fade):
                     fit(self.model)
-                pivoted = self.choose_blocks(round_density)
-            with held_at_zero(self.model, pivoted.kept):  # entries outside of the blocks become zero at its end
+                matrices = self.choose_blocks(round_density)
+            with held_at_zero(self.model, matrices.kept):  # entries outside of the blocks become zero at its end
                 pass
             if fit is not None:
-                with held_at_zero(self.model, pivoted.kept):
+                with held_at_zero(self.model, matrices.kept):
                     fit(self.model)
-        return pivoted
+        return matrices
 
     def choose_blocks(self, density: float) -> PivotedModel:
         """Search orders and blocks of a density, and fold the orders into the model."""
-        pivoted = pivot_matrices(
+        matrices = pivot_matrices(
             matrices_of(self.network, self.axes), density, self.shape, self.balanced, self._fixed_orders(), self.starts,
             self.seed,
         )  # fmt: skip
-        layers = self._fold(pivoted)
+        layers = self._fold(matrices)
         kept = {name: _entries_in_blocks(self.model, layer, self.shape) for name, layer in layers.items()}
-        return PivotedModel(layers, kept, pivoted.is_locally_optimal)
+        return PivotedModel(layers, kept, matrices.is_locally_optimal)
 
     def _fixed_orders(self) -> frozenset[str]:
         """Return the orders of outputs that are no group's, and of a layer's own inputs where one block holds all."""
@@ -91,10 +91,10 @@ class PivotRounds:
         inputs = {axes.columns for axes in self.axes if axes.gathers and len(axes.layer.inputs) <= self.shape[1]}
         return frozenset(outputs | inputs)
 
-    def _fold(self, pivoted: PivotedMatrices) -> dict[str, PivotedLayer]:
+    def _fold(self, matrices: PivotedMatrices) -> dict[str, PivotedLayer]:
         """Fold orders into the model, and return each layer's blocks with the gather that it needs."""
         groups = {group.name for group in self.network.groups}
-        orders = {name: order for name, order in pivoted.orders.items() if name in groups}
+        orders = {name: order for name, order in matrices.orders.items() if name in groups}
         moves = fold_orders(self.model, self.network, orders)
         layers = {}
         for axes in self.axes:
@@ -103,10 +103,10 @@ class PivotRounds:
                 columns = moves.get(name, {}).get(1, torch.arange(len(axes.layer.inputs)))
                 positions = torch.empty_like(columns)
                 positions[columns] = torch.arange(len(columns))  # the present position of each former input
-                gather = positions[torch.from_numpy(pivoted.orders[axes.columns].astype(np.int64))]
+                gather = positions[torch.from_numpy(matrices.orders[axes.columns].astype(np.int64))]
                 gather = None if torch.equal(gather, torch.arange(len(gather))) else gather
-            blocks = torch.from_numpy(pivoted.blocks[name].copy())
-            layers[name] = PivotedLayer(name, blocks, gather, pivoted.retained[name])
+            blocks = torch.from_numpy(matrices.blocks[name].copy())
+            layers[name] = PivotedLayer(name, blocks, gather, matrices.retained[name])
         return layers
 
 
@@ -118,13 +118,13 @@ def axes_to_pivot(network: Network, skip: Selection | None) -> list[Axes]:
     """
     layers = [layer for layer in layers_of(network) if layer.groups == 1 and layer.inner == 1]
     names = [layer.name for layer in layers]
-    skipped = names[-1:]
+    skipped_names = names[-1:]
     if skip is not None:
-        skipped = match_layers(skip, names, "layer", network.modules, network.title)
-    selected = [layer for layer in layers if layer.name not in skipped]
-    if not selected:
+        skipped_names = match_layers(skip, names, "layer", network.modules, network.title)
+    selected_layers = [layer for layer in layers if layer.name not in skipped_names]
+    if not selected_layers:
         raise SurgeryError(f"{network.title} has no layer to pivot, of: {', '.join(names) or 'none'}")
-    return [axes_of(network, layer) for layer in selected]
+    return [axes_of(network, layer) for layer in selected_layers]
 
 
 def _entries_in_blocks(model: nn.Module, layer: PivotedLayer, shape: tuple[int, int]) -> Tensor:

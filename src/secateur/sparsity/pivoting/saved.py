@@ -70,7 +70,7 @@ class SavedPivot(Record, frozen=True):
 
 def saved_pivot(shape: tuple[int, int], density: float, layers: Mapping[str, PivotedWeight]) -> SavedPivot:
     """Return the record of some blocks."""
-    saved = {
+    saved_layers = {
         name: SavedLayer(
             layer.blocks.long().tolist(),
             None if layer.gather is None else layer.gather.tolist(),
@@ -78,7 +78,7 @@ def saved_pivot(shape: tuple[int, int], density: float, layers: Mapping[str, Piv
         )
         for name, layer in layers.items()
     }
-    return SavedPivot(SavedPivot.FORMAT, shape, density, saved)
+    return SavedPivot(SavedPivot.FORMAT, shape, density, saved_layers)
 
 
 def read_pivot(path: Path) -> SavedPivot | SavedPivot1:
@@ -114,7 +114,7 @@ def check_pivot(record: SavedPivot | SavedPivot1, tensors: Mapping[str, Tensor])
 def _kept_entries(layer: SavedLayer, shape: tuple[int, int], rows: int, columns: int) -> Tensor:
     """Return the entries of a weight's matrix that lie in blocks (rows, columns)."""
     blocks = torch.tensor(layer.blocks, dtype=torch.bool)
-    inside = blocks[torch.arange(rows) // shape[0]][:, torch.arange(columns) // shape[1]]
+    is_kept = blocks[torch.arange(rows) // shape[0]][:, torch.arange(columns) // shape[1]]
     if layer.gather is None:
-        return inside
-    return torch.zeros_like(inside).index_copy(1, torch.tensor(layer.gather), inside)
+        return is_kept
+    return torch.zeros_like(is_kept).index_copy(1, torch.tensor(layer.gather), is_kept)

@@ -58,10 +58,10 @@ class PivotSearch:
         """Return the blocks of the largest sums, or those before where they retain more, as at ragged edges."""
         blocks = {}
         for matrix in self.matrices:
-            chosen = largest_blocks(matrix.ordered(orders), self.density, self.shape, self.balanced)
-            kept = before.get(matrix.name, chosen)
-            masses = [block_mass(matrix, orders, candidate, self.shape) for candidate in (chosen, kept)]
-            blocks[matrix.name] = chosen if masses[0] >= masses[1] else kept
+            block_mask = largest_blocks(matrix.ordered(orders), self.density, self.shape, self.balanced)
+            kept = before.get(matrix.name, block_mask)
+            masses = [block_mass(matrix, orders, candidate, self.shape) for candidate in (block_mask, kept)]
+            blocks[matrix.name] = block_mask if masses[0] >= masses[1] else kept
         return blocks
 
     @property
@@ -72,22 +72,22 @@ class PivotSearch:
     @property
     def _quadratic(self) -> list[str]:
         """The free orders that some matrix has along both axes."""
-        both = {matrix.rows for matrix in self.matrices if matrix.rows == matrix.columns}
-        return [name for name in self._free if name in both]
+        names_of_both = {matrix.rows for matrix in self.matrices if matrix.rows == matrix.columns}
+        return [name for name in self._free if name in names_of_both]
 
     def explore(self, orders: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Return the orders and blocks of the best state on the way of assignment, until rounds hardly gain."""
         patience = PATIENCE if self._quadratic else 1
         orders, blocks = dict(orders), self.best_blocks(orders, {})
-        best, most, idle = (dict(orders), blocks), self.mass(orders, blocks), 0
+        best, best_mass, idle = (dict(orders), blocks), self.mass(orders, blocks), 0
         for _ in range(MOST_ROUNDS):
             for name in self._free:
                 orders[name] = assigned_order(name, self.matrices, orders, blocks, self.shape)
             blocks = self.best_blocks(orders, blocks)
             mass = self.mass(orders, blocks)
-            idle = 0 if mass >= most + GAIN else idle + 1
-            if mass > most:
-                best, most = (dict(orders), blocks), mass
+            idle = 0 if mass >= best_mass + GAIN else idle + 1
+            if mass > best_mass:
+                best, best_mass = (dict(orders), blocks), mass
             if idle >= patience:
                 break
         return best
@@ -104,10 +104,10 @@ class PivotSearch:
                 positions = list(np.unravel_index(int(pair), gains.shape))
                 order = orders[name].copy()
                 order[positions] = order[positions[::-1]]
-                swapped = {**orders, name: order}
-                chosen = self.best_blocks(swapped, blocks)
-                if self.mass(swapped, chosen) > mass + LEAST_GAIN:
-                    orders, blocks, mass = swapped, chosen, self.mass(swapped, chosen)
+                new_orders = {**orders, name: order}
+                new_blocks = self.best_blocks(new_orders, blocks)
+                if self.mass(new_orders, new_blocks) > mass + LEAST_GAIN:
+                    orders, blocks, mass = new_orders, new_blocks, self.mass(new_orders, new_blocks)
                     break
             else:
                 return orders, blocks
@@ -124,16 +124,16 @@ class PivotSearch:
             blocks = self.best_blocks(orders, blocks)
             for name in self._quadratic:
                 orders, blocks = self._swap_anew(name, orders, blocks)
-            before, mass = mass, self.mass(orders, blocks)
-            gain = mass - before
+            mass_before, mass = mass, self.mass(orders, blocks)
+            gain = mass - mass_before
             if gain <= least_gain:
                 break
-        retained = {
+        retained_fractions = {
             matrix.name: block_mass(matrix, orders, blocks[matrix.name], self.shape)
             / max(float(matrix.values.sum()), 1e-300)
             for matrix in self.matrices
         }
-        return PivotedMatrices(orders, blocks, self.shape, retained, gain <= LEAST_GAIN)
+        return PivotedMatrices(orders, blocks, self.shape, retained_fractions, gain <= LEAST_GAIN)
 
 
 def align_orders(

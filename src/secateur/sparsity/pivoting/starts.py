@@ -31,7 +31,7 @@ def _spectral_order(name: str, matrices: Sequence[Matrix]) -> np.ndarray:
     adjacent = [matrix.values for matrix in matrices if matrix.rows == name]
     adjacent += [matrix.values.T for matrix in matrices if matrix.columns == name and matrix.rows != name]
     weights = np.concatenate(adjacent, 1)  # (units, inputs and outputs)
-    scaled = weights / np.sqrt(np.outer(weights.sum(1) + 1e-12, weights.sum(0) + 1e-12))
-    left_vectors, _, _ = np.linalg.svd(scaled, full_matrices=False)
+    scaled_weights = weights / np.sqrt(np.outer(weights.sum(1) + 1e-12, weights.sum(0) + 1e-12))
+    left_vectors, _, _ = np.linalg.svd(scaled_weights, full_matrices=False)
     order: np.ndarray = np.argsort(left_vectors[:, min(1, left_vectors.shape[1] - 1)], kind="stable")
     return order

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.channel_graph.build import graph_of
 from secateur.channel_graph.graph import ChannelBlock, ChannelGraph
 from secateur.coupling.network import Network
 from secateur.coupling.operator_results import results_of
@@ -50,15 +51,23 @@ class MacBudget:
             layer_of(block).weight: _kept_kernels(block, kept.get(layer_of(block).weight))
             for block in self.graph.layers
         }
-        used = used_channels(self.graph, kernels)
+        is_used = used_channels(self.graph, kernels)
         total = float(sum(self.macs.values()))
         for block in self.graph.layers:
             layer = layer_of(block)
             columns = kept.get(layer.weight)
             share = 1.0 if columns is None else float(columns.double().mean())
-            filters = float(used[block.span].double().mean())
+            filters = float(is_used[block.span].double().mean())
             total -= self.macs[layer.node] * (1 - share * filters)
         return total
+
+
+def mac_budget(network: Network, keep: Mapping[str, float] | None) -> MacBudget | None:
+    """Return the budget that ends the pruning of all layers, None where only their ratios do."""
+    if keep is None or "macs" not in keep:
+        return None
+    macs = results_of(network.program, network.example).macs
+    return MacBudget(graph_of(network), macs, keep["macs"])
 
 
 def prune_counts(
@@ -84,36 +93,36 @@ def prune_counts(
     if keep is None and not ratios:
         raise BudgetError("neither keep= nor ratios= is given; give a budget, such as keep={'macs': 0.5}")
     sizes = {layer.name: int(group_numbers(layer, groups).max()) + 1 for layer in layers}
-    fixed = _fixed_ratios(list(sizes), ratios)
+    fixed_ratios = _fixed_ratios(list(sizes), ratios)
     if keep is None:
-        return _pruned_groups(sizes, fixed, 0.0)
+        return _pruned_groups(sizes, fixed_ratios, 0.0)
     is_budget = isinstance(keep, Mapping) and len(keep) == 1 and set(keep) <= {"macs", "columns"}
     if not is_budget or not all(is_real(value) and 0 < value <= 1 for value in keep.values()):
         raise BudgetError(f"keep={keep!r}: give {{'macs': 0.5}} or {{'columns': 0.5}}")
     if "columns" in keep:
-        return _pruned_groups(sizes, fixed, 1 - keep["columns"])
-    return _counts_for_macs(network, layers, sizes, fixed, keep["macs"])
+        return _pruned_groups(sizes, fixed_ratios, 1 - keep["columns"])
+    return _counts_for_macs(network, layers, sizes, fixed_ratios, keep["macs"])
 
 
 def _fixed_ratios(names: Sequence[str], ratios: Mapping[str, float] | None) -> dict[str, float]:
-    fixed: dict[str, float] = {}
+    fixed_ratios: dict[str, float] = {}
     for glob, ratio in (ratios or {}).items():
         if not is_real(ratio) or not 0 <= ratio < 1:
             raise BudgetError(f"ratios={{{glob!r}: {ratio!r}}}: give the fraction of columns to prune, below 1")
-        fixed |= dict.fromkeys(match_globs(glob, names, "convolution to prune"), float(ratio))
-    return fixed
+        fixed_ratios |= dict.fromkeys(match_globs(glob, names, "convolution to prune"), float(ratio))
+    return fixed_ratios
 
 
-def _pruned_groups(sizes: Mapping[str, int], fixed: Mapping[str, float], ratio: float) -> dict[str, int]:
+def _pruned_groups(sizes: Mapping[str, int], fixed_ratios: Mapping[str, float], ratio: float) -> dict[str, int]:
     """Return the number of groups to prune, by layer; each layer keeps one at least."""
-    return {name: min(math.ceil(fixed.get(name, ratio) * size - 1e-9), size - 1) for name, size in sizes.items()}
+    return {name: min(math.ceil(fixed_ratios.get(name, ratio) * size - 1e-9), size - 1) for name, size in sizes.items()}
 
 
 def _counts_for_macs(
     network: Network,
     layers: Sequence[LinearLayer],
     sizes: Mapping[str, int],
-    fixed: Mapping[str, float],
+    fixed_ratios: Mapping[str, float],
     fraction: float,
 ) -> dict[str, int]:
     """Return the counts of the smallest common ratio that meets the budget by columns alone."""
@@ -121,7 +130,7 @@ def _counts_for_macs(
     total = sum(macs.values())
 
     def remaining_macs(ratio: float) -> float:
-        counts = _pruned_groups(sizes, fixed, ratio)
+        counts = _pruned_groups(sizes, fixed_ratios, ratio)
         return total - sum(macs[layer.node] * counts[layer.name] / sizes[layer.name] for layer in layers)
 
     if remaining_macs(1.0) > fraction * total:
@@ -134,7 +143,7 @@ def _counts_for_macs(
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         low, high = (low, middle) if remaining_macs(middle) <= fraction * total else (middle, high)
-    return _pruned_groups(sizes, fixed, high)
+    return _pruned_groups(sizes, fixed_ratios, high)
 
 
 def _kept_kernels(block: ChannelBlock, columns: Tensor | None) -> Tensor:

@@ -22,27 +22,29 @@ def layers_to_prune(model: nn.Module, network: Network, skip: Selection | None) 
     """
     candidates = [layer for layer in layers_of(network) if layer.is_convolution and layer.reads]
     names = [layer.name for layer in candidates]
-    skipped = names[:1]
+    skipped_names = names[:1]
     if skip is not None:
-        skipped = match_layers(skip, names, "convolution", network.modules, network.title)
-    selected = [layer for layer in candidates if layer.name not in skipped]
-    if not selected:
+        skipped_names = match_layers(skip, names, "convolution", network.modules, network.title)
+    selected_layers = [layer for layer in candidates if layer.name not in skipped_names]
+    if not selected_layers:
         reasons = left_out_text(left_out(network, []))
         raise SurgeryError(f"{network.title} has no convolution whose columns can be pruned{reasons}")
     parameters = dict(model.named_parameters())
-    computed = next((layer.weight for layer in selected if layer.weight not in parameters), None)
-    if computed is not None:
-        raise SurgeryError(f"{computed} is computed from other parameters; remove the parametrization before training")
-    return selected
+    computed_weight = next((layer.weight for layer in selected_layers if layer.weight not in parameters), None)
+    if computed_weight is not None:
+        raise SurgeryError(
+            f"{computed_weight} is computed from other parameters; remove the parametrization before training"
+        )
+    return selected_layers
 
 
-def left_out(network: Network, selected: Sequence[LinearLayer]) -> dict[str, str]:
+def left_out(network: Network, selected_layers: Sequence[LinearLayer]) -> dict[str, str]:
     """Return the convolutions that are not selected, by name, with the reasons."""
-    pruned = {layer.node for layer in selected}
+    pruned_nodes = {layer.node for layer in selected_layers}
     layers = {layer.node: layer for layer in layers_of(network)}
     reasons = {}
     for node in network.program.nodes:
-        if node in pruned or rule_of(node).layer not in ("convolution", "transposed convolution"):
+        if node in pruned_nodes or rule_of(node).layer not in ("convolution", "transposed convolution"):
             continue
         layer, weight = layers.get(node), network.program.state_names.get(arguments(node)["weight"], "")
         name = layer.name if layer is not None else module_path(node) or weight or node.name

@@ -32,5 +32,5 @@ def increments(ranks: Tensor, count: float, largest: float = LARGEST, turn: floa
     middle = -math.log(turn) / rate
     ranks = ranks.double()
     falling = largest * torch.exp(-rate * ranks)
-    mirrored = 2 * turn * largest - largest * torch.exp((-rate * (2 * middle - ranks)).clamp_max(50))
-    return torch.where(ranks <= middle, falling, mirrored)
+    mirrored_increments = 2 * turn * largest - largest * torch.exp((-rate * (2 * middle - ranks)).clamp_max(50))
+    return torch.where(ranks <= middle, falling, mirrored_increments)

@@ -6,14 +6,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.channel_graph.build import graph_of
-from secateur.coupling.operator_results import results_of
 from secateur.entry import entry_point
 from secateur.errors import BudgetError, SurgeryError
 from secateur.options.call_checks import checked_calls
 from secateur.options.selections import Selection
 from secateur.sparsity.dead_kernels import cut_dead_channels
-from secateur.sparsity.spp.budget import MacBudget, prune_counts
+from secateur.sparsity.spp.budget import mac_budget, prune_counts
 from secateur.sparsity.spp.columns import columns_of
 from secateur.sparsity.spp.layer_selection import layers_to_prune, left_out
 from secateur.sparsity.spp.result import SPPResult
@@ -100,7 +98,7 @@ class SPP(TrainingMethod):
         super().__init__(model, optimizer, {layer.name: parameters[layer.weight] for layer in layers})
         self.every, self.groups, self.left_out = every, groups, left_out(self.network, layers)
         self.columns = [columns_of(layer, parameters[layer.weight], counts[layer.name], groups) for layer in layers]
-        self.budget = self._mac_budget(keep)
+        self.budget = mac_budget(self.network, keep)
         self.draws = torch.Generator().manual_seed(seed)
         self.is_finished = False
         self.attach()
@@ -144,22 +142,22 @@ class SPP(TrainingMethod):
             SurgeryError: It belongs to another network.
         """
         for columns in self.columns:
-            saved, name = state["layers"].get(columns.layer.weight), columns.layer.name
+            saved_columns, name = state["layers"].get(columns.layer.weight), columns.layer.name
             shapes = (columns.weight.shape, columns.chances.shape)
-            if saved is None or (saved["held"].shape, saved["chances"].shape) != shapes:
+            if saved_columns is None or (saved_columns["held"].shape, saved_columns["chances"].shape) != shapes:
                 raise SurgeryError(f"the state has no such layer as {name}; give that of the same network")
-            if not bool(((saved["chances"] >= 0) & (saved["chances"] <= 1)).all()):
+            if not bool(((saved_columns["chances"] >= 0) & (saved_columns["chances"] <= 1)).all()):
                 raise SurgeryError(f"the probabilities of {name} in the state are not between 0 and 1")
 
     def load_method_state(self, state: Mapping[str, Any]) -> None:
         """Take over the probabilities, the masks and the weights of each layer."""
         for columns in self.columns:
-            saved = state["layers"][columns.layer.weight]
-            columns.chances, columns.unmasked_weight = saved["chances"], saved["held"].to(columns.weight)
-            columns.apply_mask(saved["masked"])
-        self.is_finished = bool(
-            state["is_finished"] if "is_finished" in state else state["done"]
-        )  # the name before 0.14
+            saved_columns = state["layers"][columns.layer.weight]
+            columns.chances = saved_columns["chances"]
+            columns.unmasked_weight = saved_columns["held"].to(columns.weight)
+            columns.apply_mask(saved_columns["masked"])
+        name = "is_finished" if "is_finished" in state else "done"  # before 0.14
+        self.is_finished = bool(state[name])
         self.draws.set_state(state["draws"])
 
     def before_step(self) -> None:
@@ -177,21 +175,14 @@ class SPP(TrainingMethod):
             self._move_chances()
         self._draw_masks()
 
-    def _mac_budget(self, keep: Mapping[str, float] | None) -> MacBudget | None:
-        """Return the budget that ends the pruning of all layers, None where only their ratios do."""
-        if keep is None or "macs" not in keep:
-            return None
-        macs = results_of(self.network.program, self.network.example).macs
-        return MacBudget(graph_of(self.network), macs, keep["macs"])
-
     def _move_chances(self) -> None:
         """Move the probabilities; finish layers that reach their ratio, and all layers once the budget is met."""
-        unfinished = [columns for columns in self.columns if columns.missing > 0]
-        for columns in unfinished:
+        unfinished_columns = [columns for columns in self.columns if columns.missing > 0]
+        for columns in unfinished_columns:
             columns.move_chances()
         kept = {columns.layer.weight: columns.kept for columns in self.columns}
         is_met = self.budget is not None and self.budget.is_met(kept)
-        for columns in unfinished:
+        for columns in unfinished_columns:
             if is_met or columns.missing <= 0:
                 columns.finish()
         self.is_finished = is_met or all(columns.missing <= 0 for columns in self.columns)

@@ -87,8 +87,8 @@ def spp(
         pruning_steps = loop.until("chances", lambda: method.is_finished, method)
     with stage("tune", SPP_STAGES):
         loop.run("fixed masks", tuning_steps, method)
-    pruned = f"{number_of(pruning_steps, 'step')} until every layer had its ratio"
-    note = f"{groups}, {pruned}, {tuning_steps:,} with fixed masks"
+    steps_text = f"{number_of(pruning_steps, 'step')} until every layer had its ratio"
+    note = f"{groups}, {steps_text}, {tuning_steps:,} with fixed masks"
     return method.finish().measured(session, RunSettings("spp", note, dict(keep or {"columns": _kept_share(method)})))
 
 

@@ -53,20 +53,24 @@ class Blocks:
     def cut(self, weight: Tensor) -> Tensor:
         """Return the weight's blocks, padded with zeros (blocks, entries)."""
         missing = [count * side - length for count, side, length in zip(self.grid, self.shape, self.axes, strict=True)]
-        padded = F.pad(weight.reshape(self.axes), [size for last in reversed(missing) for size in (0, last)])
-        divided = padded.view([size for pair in zip(self.grid, self.shape, strict=True) for size in pair])
-        blocks: Tensor = divided.permute(_evens_then_odds(len(self.shape))).reshape(self.count, math.prod(self.shape))
+        padded_weight = F.pad(weight.reshape(self.axes), [size for last in reversed(missing) for size in (0, last)])
+        weight_in_blocks = padded_weight.view(
+            [size for pair in zip(self.grid, self.shape, strict=True) for size in pair]
+        )
+        blocks: Tensor = weight_in_blocks.permute(_evens_then_odds(len(self.shape))).reshape(
+            self.count, math.prod(self.shape)
+        )
         return blocks
 
     def join(self, blocks: Tensor) -> Tensor:
         """Return the weight with given blocks (blocks, entries)."""
         rank = len(self.shape)
-        divided = blocks.view(*self.grid, *self.shape)
+        weight_in_blocks = blocks.view(*self.grid, *self.shape)
         order = [axis for pair in zip(range(rank), range(rank, 2 * rank), strict=True) for axis in pair]
-        padded = divided.permute(order).reshape(
+        padded_weight = weight_in_blocks.permute(order).reshape(
             [count * side for count, side in zip(self.grid, self.shape, strict=True)]
         )
-        return padded[tuple(slice(length) for length in self.axes)].reshape(self.weight)
+        return padded_weight[tuple(slice(length) for length in self.axes)].reshape(self.weight)
 
     def sizes(self) -> Tensor:
         """Return the number of weights in each block (blocks,)."""
@@ -100,11 +104,13 @@ def labels_of(blocks: Blocks, weight: Tensor, pruned: float, unified: float) -> 
     spread = squares - values.abs().sum(1).square() / sizes
     labels = torch.full((blocks.count,), FREE)
     order = squares.argsort(stable=True).cpu()
-    removed = order[: round(pruned * blocks.count)]
-    labels[removed] = PRUNED
+    removed_blocks = order[: round(pruned * blocks.count)]
+    labels[removed_blocks] = PRUNED
     spread = spread.cpu()
-    spread[removed] = torch.inf
-    labels[spread.argsort(stable=True)[: min(round(unified * blocks.count), blocks.count - len(removed))]] = UNIFIED
+    spread[removed_blocks] = torch.inf
+    labels[spread.argsort(stable=True)[: min(round(unified * blocks.count), blocks.count - len(removed_blocks))]] = (
+        UNIFIED
+    )
     return labels
 
 
@@ -113,9 +119,9 @@ def project(blocks: Blocks, weight: Tensor, labels: Tensor) -> Tensor:
     values = blocks.cut(weight)
     labels = labels.to(weight.device)
     level = values.abs().sum(1) / blocks.sizes().to(values)
-    shared = signs(values) * level[:, None]
-    structured = torch.where((labels == UNIFIED)[:, None], shared, values)
-    return blocks.join(structured.masked_fill((labels == PRUNED)[:, None], 0))
+    shared_values = signs(values) * level[:, None]
+    structured_values = torch.where((labels == UNIFIED)[:, None], shared_values, values)
+    return blocks.join(structured_values.masked_fill((labels == PRUNED)[:, None], 0))
 
 
 def existing_labels(blocks: Blocks, weight: Tensor) -> Tensor:

@@ -90,8 +90,8 @@ def compressed_form(model: nn.Module, blocks: Mapping[str, tuple[int, ...]]) -> 
     """
     unknown = [name for name in blocks if name not in model.state_dict()]
     if unknown:
-        known = ", ".join(name for name, tensor in model.state_dict().items() if tensor.dim() > 1)
-        raise NameMatchError(f"blocks= names {unknown[0]!r}, which is no weight of the model; there are {known}")
+        known_names = ", ".join(name for name, tensor in model.state_dict().items() if tensor.dim() > 1)
+        raise NameMatchError(f"blocks= names {unknown[0]!r}, which is no weight of the model; there are {known_names}")
     streams: dict[str, list[bytes]] = {name: [] for name in STREAMS}
     entries, counts = [], {FREE: 0, UNIFIED: 0, PRUNED: 0}
     tensors = model.state_dict()
@@ -103,11 +103,12 @@ def compressed_form(model: nn.Module, blocks: Mapping[str, tuple[int, ...]]) -> 
         else:
             entry |= _write_blocks(name, tensor, Blocks(tuple(tensor.shape), shape), streams, counts)
         entries.append(entry)
-    coded = {name: _compress(b"".join(chunks)) for name, chunks in streams.items()}
-    header = {"tensors": entries, "streams": [[name, how, len(data)] for name, (how, data) in coded.items()]}
+    coded_streams = {name: _compress(b"".join(chunks)) for name, chunks in streams.items()}
+    header = {"tensors": entries, "streams": [[name, how, len(data)] for name, (how, data) in coded_streams.items()]}
     text = json.dumps(header, separators=(",", ":")).encode()
-    packed = lzma.compress(text, preset=9)
-    body = MAGIC + len(packed).to_bytes(8, "little") + packed + b"".join(data for _, data in coded.values())
+    packed_text = lzma.compress(text, preset=9)
+    content = b"".join(data for _, data in coded_streams.values())
+    body = MAGIC + len(packed_text).to_bytes(8, "little") + packed_text + content
     body += hashlib.sha256(body).digest()
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     total = sum(tensor.numel() for tensor in tensors.values())
@@ -153,14 +154,14 @@ def _write_blocks(
         counts[kind] += int(real[labels == kind].sum())
     magnitudes = values[labels == UNIFIED].abs().amax(1)
     negative = signs(values[labels == UNIFIED])[real[labels == UNIFIED]] < 0
-    free = values[labels == FREE][real[labels == FREE]]
+    free_values = values[labels == FREE][real[labels == FREE]]
     streams["labels"].append(labels.numpy().astype(np.uint8).tobytes())
     streams["signs"].append(np.packbits(negative.numpy()).tobytes())
     entry: dict[str, Any] = {"blocks": list(blocks.shape)}
-    for stream, numbers in (("magnitudes", magnitudes), ("free", free)):
-        narrow = bool((numbers.half().to(numbers.dtype) == numbers).all()) and numbers.element_size() > 2
-        entry[stream] = [numbers.numel(), "float16" if narrow else str(numbers.dtype)[6:]]
-        streams[stream].append(_as_bytes(numbers.half() if narrow else numbers))
+    for stream, numbers in (("magnitudes", magnitudes), ("free", free_values)):
+        fits_half = bool((numbers.half().to(numbers.dtype) == numbers).all()) and numbers.element_size() > 2
+        entry[stream] = [numbers.numel(), "float16" if fits_half else str(numbers.dtype)[6:]]
+        streams[stream].append(_as_bytes(numbers.half() if fits_half else numbers))
     return entry
 
 
@@ -172,5 +173,5 @@ def _as_bytes(tensor: Tensor) -> bytes:
 
 
 def _compress(data: bytes) -> tuple[str, bytes]:
-    packed = lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
-    return ("lzma", packed) if len(packed) < len(data) else ("raw", data)
+    packed_data = lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
+    return ("lzma", packed_data) if len(packed_data) < len(data) else ("raw", data)

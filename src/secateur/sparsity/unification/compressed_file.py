@@ -82,16 +82,16 @@ def _header(content: bytes) -> tuple[Header, bytes]:
     return msgspec.json.decode(text, type=Header), content[8 + length :]
 
 
-def _unpack(packed: bytes, most: int) -> bytes:
+def _unpack(packed_data: bytes, most_bytes: int) -> bytes:
     """Return the content that LZMA packed, if it is no longer than a limit.
 
     Raises:
         StorageError: it is longer, or goes on after its end.
     """
     decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MEMORY)
-    content = decoder.decompress(packed, most + 1)
-    if len(content) > most or not decoder.eof or decoder.unused_data:
-        raise StorageError(f"a packed part does not end within {most:,} bytes")
+    content = decoder.decompress(packed_data, most_bytes + 1)
+    if len(content) > most_bytes or not decoder.eof or decoder.unused_data:
+        raise StorageError(f"a packed part does not end within {most_bytes:,} bytes")
     return content
 
 
@@ -107,8 +107,8 @@ def _check_same_model(header: Header, model: Mapping[str, Tensor]) -> None:
     entries = {entry.name: entry for entry in header.tensors}
     for name in [*model, *names]:
         entry, tensor = entries.get(name), model.get(name)
-        same = entry is not None and tensor is not None and tuple(entry.shape) == tuple(tensor.shape)
-        if entry is None or tensor is None or not same or DTYPES.get(entry.dtype) != tensor.dtype:
+        is_same = entry is not None and tensor is not None and tuple(entry.shape) == tuple(tensor.shape)
+        if entry is None or tensor is None or not is_same or DTYPES.get(entry.dtype) != tensor.dtype:
             raise StorageError(f"it is of another network: {name} differs; give a model of the class that was saved")
         if (entry.blocks is None) != (entry.magnitudes is None) or (entry.blocks is None) != (entry.free is None):
             raise StorageError(f"{name} is written neither as it is nor as blocks")

@@ -73,12 +73,12 @@ def read_tensor(entry: TensorEntry, streams: Mapping[str, NumberStream]) -> Tens
     values = torch.zeros(real.shape, dtype=kind)
     count = int(real[labels == UNIFIED].sum())
     magnitudes = _take_counted(entry, entry.magnitudes, int((labels == UNIFIED).sum()), streams["magnitudes"])
-    packed = np.frombuffer(streams["signs"].take(-(-count // 8)), np.uint8)
-    negative = torch.from_numpy(np.unpackbits(packed, count=count).astype(bool))
-    shared = magnitudes.to(kind)[:, None].expand(-1, real.shape[1])[real[labels == UNIFIED]]
-    values[real & (labels == UNIFIED)[:, None]] = torch.where(negative, -shared, shared)
-    free = _take_counted(entry, entry.free, int(real[labels == FREE].sum()), streams["free"])
-    values[real & (labels == FREE)[:, None]] = free.to(kind)
+    packed_signs = np.frombuffer(streams["signs"].take(-(-count // 8)), np.uint8)
+    negative = torch.from_numpy(np.unpackbits(packed_signs, count=count).astype(bool))
+    shared_values = magnitudes.to(kind)[:, None].expand(-1, real.shape[1])[real[labels == UNIFIED]]
+    values[real & (labels == UNIFIED)[:, None]] = torch.where(negative, -shared_values, shared_values)
+    free_values = _take_counted(entry, entry.free, int(real[labels == FREE].sum()), streams["free"])
+    values[real & (labels == FREE)[:, None]] = free_values.to(kind)
     return blocks.join(values)
 
 

@@ -47,10 +47,10 @@ class LayerState:
             pruned: the fraction of blocks to prune.
             unified: the fraction of blocks to unify.
         """
-        shifted = self.weight.detach() + self.dual
-        self.labels = labels_of(self.blocks, shifted, pruned, unified)
-        self.auxiliary = project(self.blocks, shifted, self.labels)
-        self.dual = shifted - self.auxiliary
+        shifted_weight = self.weight.detach() + self.dual
+        self.labels = labels_of(self.blocks, shifted_weight, pruned, unified)
+        self.auxiliary = project(self.blocks, shifted_weight, self.labels)
+        self.dual = shifted_weight - self.auxiliary
 
     def harden(self, pruned: float, unified: float) -> None:
         """Give the weight the structure that is nearest to it; arguments as `update` takes them."""
@@ -101,8 +101,8 @@ class LayerState:
     def _with_structure(self, values: Tensor, unified_values: Tensor) -> Tensor:
         """Return a weight of some values (blocks, entries), others in unified blocks, and zero in pruned blocks."""
         labels = self.labels.to(values.device)[:, None]
-        structured = torch.where(labels == UNIFIED, unified_values, values)
-        return self.blocks.join(structured.masked_fill(labels == PRUNED, 0))
+        structured_values = torch.where(labels == UNIFIED, unified_values, values)
+        return self.blocks.join(structured_values.masked_fill(labels == PRUNED, 0))
 
 
 def start_state(name: str, weight: nn.Parameter, shape: tuple[int, ...], pruned: float, unified: float) -> LayerState:

@@ -29,17 +29,19 @@ def weights_to_structure(
     if only is None:
         left_out = _left_out(model, weights)
     else:
-        named = match_layers(only, weights, "layer", modules, title)
-        left_out = {name: "it is not named in only=" for name in weights if name not in named}
+        selected_names = match_layers(only, weights, "layer", modules, title)
+        left_out = {name: "it is not named in only=" for name in weights if name not in selected_names}
     if skip is not None:
         left_out |= dict.fromkeys(match_layers(skip, weights, "layer", modules, title), "it is named in skip=")
-    chosen = {name: weight for name, weight in weights.items() if name not in left_out}
-    if not chosen:
+    selected_weights = {name: weight for name, weight in weights.items() if name not in left_out}
+    if not selected_weights:
         reasons = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
         raise SurgeryError(f"there is no layer to structure among {reasons or 'none'}; name some with only=")
     total = sum(weight.numel() for weight in weights.values())
     shares = {name: weights[name].numel() / total for name in left_out}
-    return chosen, {name: f"{reason} ({shares[name]:.1%} of the weights)" for name, reason in left_out.items()}
+    return selected_weights, {
+        name: f"{reason} ({shares[name]:.1%} of the weights)" for name, reason in left_out.items()
+    }
 
 
 def _left_out(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> dict[str, str]:

@@ -97,8 +97,8 @@ class UnifiedResult(SparseResult):
     def _cost(self) -> Cost:
         """Return the stored parameters, the MACs of blocks that are not pruned, and the bytes of the file."""
         cost = super()._cost()
-        saved = sum(count.remaining - count.free_weights - count.unified for count in self.counts.values())
-        return replace(cost, params=cost.params - saved, bytes=self.compressed.bytes)
+        saved_weights = sum(count.remaining - count.free_weights - count.unified for count in self.counts.values())
+        return replace(cost, params=cost.params - saved_weights, bytes=self.compressed.bytes)
 
     def _ratios(self) -> Mapping[str, float]:
         """Return the factors by which the whole network has fewer numbers, multiplications and additions."""
@@ -116,8 +116,12 @@ class UnifiedResult(SparseResult):
         return {"parameters": params, **ratios}
 
     def _notes(self) -> tuple[str, ...]:
-        far = [f"{name} {residual:.1%}" for name, residual in self.residuals.items()]
-        away = [f"weights that were away from their blocks when these were made exact: {', '.join(far)}"] if far else []
+        residual_texts = [f"{name} {residual:.1%}" for name, residual in self.residuals.items()]
+        away = (
+            [f"weights that were away from their blocks when these were made exact: {', '.join(residual_texts)}"]
+            if residual_texts
+            else []
+        )
         return (*away, *(f"{name} is as it was: {reason}" for name, reason in self.left_out.items()))
 
 

@@ -72,8 +72,8 @@ def candidate_shapes(weight: Tensor, size: int) -> list[tuple[int, ...]]:
     if math.prod(weight.shape[2:]) > 1:
         candidates += [(*pair, *kernel_sides) for pair in pairs]
         candidates += [(1, 1, *weight.shape[2:])] if math.prod(weight.shape[2:]) == size else []
-    most = MOST_PADDING * math.ceil(weight.numel() / size)
-    fitting = [shape for shape in candidates if Blocks(tuple(weight.shape), shape).count <= most]
+    most_blocks = MOST_PADDING * math.ceil(weight.numel() / size)
+    fitting = [shape for shape in candidates if Blocks(tuple(weight.shape), shape).count <= most_blocks]
     return fitting or [(1, size)]
 
 

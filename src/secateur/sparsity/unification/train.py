@@ -111,14 +111,14 @@ def unify(
         halved(work)
     if lineage_of(work) is None:
         record_cut(work, work, network, make_recipe(work, network, {}, folds=False))  # nothing is cut
-    asked = {"blocks": 1 - pruned}
+    requested_keep = {"blocks": 1 - pruned}
     result = UnifiedResult(
-        model=work, plan=whole_plan(network, asked), residuals=residuals, left_out=method.left_out,
+        model=work, plan=whole_plan(network, requested_keep), residuals=residuals, left_out=method.left_out,
         shapes={f"{layer.name}.weight": method.shapes[layer.name] for layer in method.layers},
     )  # fmt: skip
     fractions = f"{pruned:.0%} of the blocks pruned, {method.fractions[1]:.0%} unified"
     note = f"{fractions}, {number_of(soft_steps, 'step')} towards blocks, {tuning_steps:,} with them"
-    return result.measured(session, RunSettings("unification", note, asked))
+    return result.measured(session, RunSettings("unification", note, requested_keep))
 
 
 def _pruned_fraction(keep: Mapping[str, float] | None, pruned: float | None) -> float:

@@ -90,9 +90,9 @@ class Unification(TrainingMethod):
                 f"pruned={pruned}, unified={unified}, rho={rho}, growth={growth}, every={every}: two fractions of at "
                 "most 1 together, rho above 0, growth and every from 1"
             )
-        weights, excluded = weights_to_structure(model, only, skip)
+        weights, excluded_reasons = weights_to_structure(model, only, skip)
         super().__init__(model, optimizer, weights)
-        self.fractions, self.left_out = (pruned, unified), excluded
+        self.fractions, self.left_out = (pruned, unified), excluded_reasons
         self.rho, self.growth, self.every = rho, growth, every
         for name, weight in weights.items():
             finite_weight(weight.detach(), name)

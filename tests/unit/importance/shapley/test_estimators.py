@@ -44,7 +44,7 @@ def shares(estimator: Sampler, players: int, value: Value, generator: torch.Gene
 
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(players=st.integers(1, 6), seed=st.integers(0, 10**6))
-def test_exact_is_the_definition(players: int, seed: int) -> None:
+def test_the_exact_sampler_equals_the_mean_over_all_orders(players: int, seed: int) -> None:
     """Against the average over all orders, the other form of the definition."""
     value = random_game(players, seed)
     total, orders = torch.zeros(players, 3, dtype=torch.float64), 0
@@ -61,7 +61,7 @@ def test_exact_is_the_definition(players: int, seed: int) -> None:
 
 @pytest.mark.parametrize("name", [name for name in SHAPLEY if name not in ("adjusted", "svarm")])
 @pytest.mark.parametrize("players", [1, 2, 3, 7, 16])
-def test_efficiency(name: str, players: int) -> None:
+def test_values_sum_to_the_value_of_all_players(name: str, players: int) -> None:
     value = random_game(players, 5)
     ends = value(torch.stack([torch.zeros(players), torch.ones(players)]).bool())
     if players == 1 and name not in ("exact", "permutation", "antithetic", "orthogonal"):

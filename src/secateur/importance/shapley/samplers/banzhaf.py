@@ -16,7 +16,7 @@ def banzhaf_at(probability: float) -> Sampler:
         members = coalitions.double()
         inside, outside = members.sum(0).clamp_min(1), (1 - members).sum(0).clamp_min(1)
         weights = members / inside - (1 - members) / outside
-        is_proper = coalitions.any(1) & ~coalitions.all(1)  # the surplus of nobody and of all is 0
+        is_proper = coalitions.any(1) & ~coalitions.all(1)  # the surplus of the empty coalition and of all is 0
         return CoalitionDesign(coalitions[is_proper], lambda surplus: weights[is_proper].T @ surplus, free=True)
 
     sampler.__name__ = "banzhaf" if probability == 0.5 else f"banzhaf at {probability:g}"

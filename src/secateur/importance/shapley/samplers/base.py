@@ -1,7 +1,7 @@
 """Designs of samplers: coalitions, and the function from their values to each player's share.
 
 A sampler uses the surplus of a coalition, its value beyond its size's share: v(S) - v(none) - (v(all) - v(none))
-|S| / n. It is 0 for nobody and for all, so neither is among the coalitions. Shares are linear in it, so each example
+|S| / n. It is 0 for the empty and the full one, so neither is evaluated. Shares are linear in it, so each example
 gets its own from the same evaluations, and each player gets (v(all) - v(none)) / n on top.
 """
 
@@ -20,7 +20,7 @@ class CoalitionDesign:
     """Coalitions to evaluate, and the function of their values.
 
     Args:
-        coalitions: the members of each coalition, booleans (coalitions, players); neither nobody nor all.
+        coalitions: the members of each coalition, booleans (coalitions, players); not the empty, not the full.
         shares: a linear function from the coalitions' surplus (coalitions, examples) to shares (players, examples).
         free: whether each pair of coalitions may be evaluated on other examples; along an order it may not.
     """
@@ -34,11 +34,11 @@ Sampler = Callable[[int, torch.Generator], CoalitionDesign]
 
 
 def prefixes(order: Tensor) -> Tensor:
-    """Return the coalitions along an order, without nobody and all, (players - 1, players)."""
+    """Return the coalitions along an order, without the empty and the full one, (players - 1, players)."""
     players = len(order)
-    joined = torch.empty(players, dtype=torch.long)
-    joined[order] = torch.arange(players)
-    return joined < torch.arange(1, players)[:, None]
+    join_order = torch.empty(players, dtype=torch.long)
+    join_order[order] = torch.arange(players)
+    return join_order < torch.arange(1, players)[:, None]
 
 
 def marginals(order: Tensor, surplus: Tensor) -> Tensor:

@@ -24,18 +24,18 @@ def checked_sampler(label: str, sampler: Sampler) -> Sampler:
 
     def design(players: int, generator: torch.Generator) -> CoalitionDesign:
         try:
-            drawn = sampler(players, generator)
+            coalition_design = sampler(players, generator)
         except Exception as failure:
             raise OptionError(
                 f"the sampler {label} fails for {players} players with {failure_text(failure)}; it is "
                 "called with the number of players and a torch.Generator"
             ) from failure
-        _check_design(label, drawn, players)
+        _check_design(label, coalition_design, players)
 
         def shares(surplus: Tensor) -> Tensor:
-            return _checked_shares(label, drawn, surplus)
+            return _checked_shares(label, coalition_design, surplus)
 
-        return CoalitionDesign(drawn.coalitions, shares, drawn.free)
+        return CoalitionDesign(coalition_design.coalitions, shares, coalition_design.free)
 
     return design
 
@@ -52,7 +52,7 @@ def _check_design(label: str, design: Any, players: int) -> None:
 
 
 def _checked_shares(label: str, design: CoalitionDesign, surplus: Tensor) -> Tensor:
-    expected = (design.coalitions.shape[1], surplus.shape[1])
+    expected_shape = (design.coalitions.shape[1], surplus.shape[1])
     try:
         shares = design.shares(surplus)
     except Exception as failure:
@@ -60,10 +60,10 @@ def _checked_shares(label: str, design: CoalitionDesign, surplus: Tensor) -> Ten
             f"shares of the sampler {label} fails with {failure_text(failure)}; it is called with the "
             f"surplus of shape {tuple(surplus.shape)}, (coalitions, examples)"
         ) from failure
-    if not isinstance(shares, Tensor) or shares.shape != expected:
+    if not isinstance(shares, Tensor) or shares.shape != expected_shape:
         raise OptionError(
             f"shares of the sampler {label} returns what is {_value_text(shares)}; return a tensor (players, examples),"
-            f" here {expected}"
+            f" here {expected_shape}"
         )
     return shares
 

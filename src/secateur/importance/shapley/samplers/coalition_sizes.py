@@ -75,12 +75,14 @@ def _subsets(players: int, size: int, count: int, generator: torch.Generator) ->
     if _pairs_of(players, size) <= MAX_LISTED:
         all_subsets = np.array(list(itertools.combinations(range(players), size)))
         all_subsets = all_subsets[all_subsets[:, 0] == 0] if halves else all_subsets
-        chosen = all_subsets[torch.randperm(len(all_subsets), generator=generator)[:count].numpy()]
-        return torch.zeros(count, players, dtype=torch.bool).scatter_(1, torch.from_numpy(chosen), True)
+        chosen_subsets = all_subsets[torch.randperm(len(all_subsets), generator=generator)[:count].numpy()]
+        return torch.zeros(count, players, dtype=torch.bool).scatter_(1, torch.from_numpy(chosen_subsets), True)
     subsets: dict[bytes, Tensor] = {}
     while len(subsets) < count:
         ranks = torch.rand(count - len(subsets), players, generator=generator).argsort(1)
-        drawn = torch.zeros(len(ranks), players, dtype=torch.bool).scatter_(1, ranks[:, :size], True)
-        drawn = drawn ^ ~drawn[:, :1] if halves else drawn  # of two halves the one with the first player
-        subsets.update({subset.numpy().tobytes(): subset for subset in drawn})
+        drawn_coalitions = torch.zeros(len(ranks), players, dtype=torch.bool).scatter_(1, ranks[:, :size], True)
+        drawn_coalitions = (
+            drawn_coalitions ^ ~drawn_coalitions[:, :1] if halves else drawn_coalitions
+        )  # of two halves the one with the first player
+        subsets.update({subset.numpy().tobytes(): subset for subset in drawn_coalitions})
     return torch.stack(list(subsets.values()))

@@ -18,8 +18,8 @@ def kernelshap(players: int, generator: torch.Generator) -> CoalitionDesign:
 def drawn_by_kernel(players: int, count: int, generator: torch.Generator) -> torch.Tensor:
     """Draw coalitions of s players with probability in proportion to 1 / (s (n - s)), (count, players)."""
     sizes = torch.arange(1, players, dtype=torch.float64)
-    drawn = torch.multinomial(1 / (sizes * (players - sizes)), count, replacement=True, generator=generator) + 1
-    return of_sizes(players, drawn, generator)
+    drawn_sizes = torch.multinomial(1 / (sizes * (players - sizes)), count, replacement=True, generator=generator) + 1
+    return of_sizes(players, drawn_sizes, generator)
 
 
 def of_sizes(players: int, sizes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

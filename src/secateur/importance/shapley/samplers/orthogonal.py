@@ -11,6 +11,6 @@ ORDERS = 4
 def orthogonal(players: int, generator: torch.Generator) -> CoalitionDesign:
     """Draw four orders, or as many as exist: the ranks along orthogonal directions in the plane of sum 0."""
     directions = torch.randn(min(ORDERS, max(players - 1, 1)), players, dtype=torch.float64, generator=generator)
-    centred = directions - directions.mean(1, keepdim=True)
-    basis, _ = torch.linalg.qr(centred.T)  # (players, orders)
+    centred_directions = directions - directions.mean(1, keepdim=True)
+    basis, _ = torch.linalg.qr(centred_directions.T)  # (players, orders)
     return orders_and_reverses(basis.T.argsort(1))

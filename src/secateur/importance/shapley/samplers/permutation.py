@@ -19,11 +19,13 @@ def antithetic(players: int, generator: torch.Generator) -> CoalitionDesign:
 
 def orders_and_reverses(orders: Tensor) -> CoalitionDesign:
     """Return the design of the mean over several orders (orders, players), each with its reverse."""
-    both = torch.cat([orders, orders.flip(1)])
-    coalitions = torch.cat([prefixes(order) for order in both])
+    all_orders = torch.cat([orders, orders.flip(1)])
+    coalitions = torch.cat([prefixes(order) for order in all_orders])
 
     def shares(surplus: Tensor) -> Tensor:
-        by_order = surplus.chunk(len(both)) if len(surplus) else [surplus] * len(both)
-        return torch.stack([marginals(order, values) for order, values in zip(both, by_order, strict=True)]).mean(0)
+        by_order = surplus.chunk(len(all_orders)) if len(surplus) else [surplus] * len(all_orders)
+        return torch.stack([marginals(order, values) for order, values in zip(all_orders, by_order, strict=True)]).mean(
+            0
+        )
 
     return CoalitionDesign(coalitions, shares)

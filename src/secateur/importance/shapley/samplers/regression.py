@@ -20,10 +20,10 @@ def solution(coalitions: Tensor, weights: Tensor, surplus: Tensor) -> Tensor:
         The shares (players, examples).
     """
     members = coalitions.double()
-    centred = members - members.mean(1, keepdim=True)  # the plane of sum 0
-    weighted = centred * weights[:, None]
-    values, vectors = torch.linalg.eigh(centred.T @ weighted)
+    centred_members = members - members.mean(1, keepdim=True)  # the plane of sum 0
+    weighted_members = centred_members * weights[:, None]
+    values, vectors = torch.linalg.eigh(centred_members.T @ weighted_members)
     is_determined = values > SINGULAR * values[-1:].clamp_min(1e-300)
     inverse = torch.where(is_determined, 1 / values.where(is_determined, values.new_ones(())), values.new_zeros(()))
-    shares: Tensor = vectors @ (inverse[:, None] * (vectors.T @ (weighted.T @ surplus)))
+    shares: Tensor = vectors @ (inverse[:, None] * (vectors.T @ (weighted_members.T @ surplus)))
     return shares
