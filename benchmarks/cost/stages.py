@@ -6,7 +6,7 @@ import time
 from types import FrameType
 from typing import Any, Self
 
-from cost.work import place_of
+from cost.work import location_of
 
 # the function and the end of its file's name -> the stage; the outermost one on the stack counts
 ENTRIES = {
@@ -85,7 +85,7 @@ class TimeSampler(StageSampler):
 
     def measure(self, frame: FrameType | None) -> None:
         """Add the time since the last measurement."""
-        key, now = (stage_of(frame), place_of(frame)), time.process_time()
+        key, now = (stage_of(frame), location_of(frame)), time.process_time()
         self.seconds[key] = self.seconds.get(key, 0.0) + now - self._before
         self._before = now
 

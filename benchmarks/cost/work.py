@@ -89,10 +89,10 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "plans": ("allocation/", "coupling/cost.py", "coupling/prefix_cost.py", "coupling/effective_macs.py"),
     OTHER: ("",),
 }  # fmt: skip
-_KIND_OF_PLACE = {place: kind for kind, places in KINDS.items() for place in places}
+_KIND_OF_LOCATION = {location: kind for kind, locations in KINDS.items() for location in locations}
 
 
-def place_of(frame: FrameType | None) -> str:
+def location_of(frame: FrameType | None) -> str:
     """Return the innermost function of `secateur` on the stack, as file:function; "" where there is none."""
     while frame is not None:
         file = frame.f_code.co_filename
@@ -102,11 +102,11 @@ def place_of(frame: FrameType | None) -> str:
     return ""
 
 
-def kind_of(place: str) -> str:
-    """Return the kind of work of a function, by the longest entry of the table that its place begins with.
+def kind_of(location: str) -> str:
+    """Return the kind of work of a function, by the longest entry of the table that its location begins with.
 
     Args:
-        place: the function, as `place_of` returns it.
+        location: the function, as `location_of` returns it.
 
     Examples:
         >>> kind_of("recovery/dual_ridge.py:_solve")
@@ -114,18 +114,18 @@ def kind_of(place: str) -> str:
         >>> kind_of("utils/symmetric_matrices.py:add_products")
         'products'
     """
-    return _KIND_OF_PLACE[max((start for start in _KIND_OF_PLACE if place.startswith(start)), key=len)]
+    return _KIND_OF_LOCATION[max((start for start in _KIND_OF_LOCATION if location.startswith(start)), key=len)]
 
 
 def kind_shares(seconds: Mapping[tuple[str, str], float]) -> dict[str, float]:
     """Return the share of each kind of work, of all processor time.
 
     Args:
-        seconds: the processor time by stage and place.
+        seconds: the processor time by stage and location.
     """
     shares = Counter[str]()
-    for (_, place), value in seconds.items():
-        shares[kind_of(place)] += value / sum(seconds.values())
+    for (_, location), value in seconds.items():
+        shares[kind_of(location)] += value / sum(seconds.values())
     return {kind: shares[kind] for kind in KINDS if kind in shares}
 
 
@@ -133,19 +133,19 @@ def print_profile(seconds: Mapping[tuple[str, str], float], stages: Sequence[str
     """Print the share of each kind of work by stage, and the largest functions beside passes and solves, in percent.
 
     Args:
-        seconds: the processor time by stage and place.
+        seconds: the processor time by stage and location.
         stages: the stages in the order of the columns.
     """
     total = sum(seconds.values())
-    shares, places = Counter[tuple[str, str]](), Counter[str]()
-    for (stage, place), value in seconds.items():
-        kind, share = kind_of(place), 100 * value / total
+    shares, locations = Counter[tuple[str, str]](), Counter[str]()
+    for (stage, location), value in seconds.items():
+        kind, share = kind_of(location), 100 * value / total
         shares[stage, kind] += share
         if kind not in (PASSES, PRODUCTS, SOLVES):
-            places[f"{kind}: {place or 'outside of secateur'}"] += share
+            locations[f"{kind}: {location or 'outside of secateur'}"] += share
     print(f"{'% of prune':12} {'total':>7} " + " ".join(f"{stage:>10}" for stage in stages))
     for kind in KINDS:
         columns = [shares[stage, kind] for stage in stages]
         print(f"{kind:12} {sum(columns):7.1f} " + " ".join(f"{share:10.1f}" for share in columns))
-    for place, share in places.most_common(LARGEST):
-        print(f"{share:5.1f} {place}")
+    for location, share in locations.most_common(LARGEST):
+        print(f"{share:5.1f} {location}")

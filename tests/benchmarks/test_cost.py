@@ -24,8 +24,8 @@ def test_stages_are_entered_by_functions_of_the_source() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_kinds_name_files_and_functions_of_the_source(kind: str) -> None:
-    for place in KINDS[kind]:
-        file, _, function = place.partition(":")
+    for location in KINDS[kind]:
+        file, _, function = location.partition(":")
         assert (SOURCE / file).exists()
         assert not function or _defines(SOURCE / file, function)
 

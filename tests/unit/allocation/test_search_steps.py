@@ -93,6 +93,10 @@ class WrittenSearch(_BlockSearch):
     def _is_time_up(self) -> bool:
         return False
 
+    def _most_blocks(self, order: Sequence[str]) -> int:
+        """No budget limits the number of blocks here."""
+        return len(order)
+
 
 def test_numbers_of_blocks_are_tried_until_two_in_turn_are_worse() -> None:
     rising = WrittenSearch([0.0, *map(float, range(1, 13))])
