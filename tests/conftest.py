@@ -22,10 +22,15 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the examples of docstrings, which have no marks of their own."""
+    """Mark the examples of docstrings, which have no marks of their own, and the laws of one network.
+
+    One process runs all laws of a network, which is then traced once.
+    """
     for item in items:
         if isinstance(item, pytest.DoctestItem):
             item.add_marker(untrained_networks)
+        if item.path.name == "test_laws.py" and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+            item.add_marker(pytest.mark.xdist_group(f"laws of {item.callspec.params['name']}"))
 
 
 @pytest.fixture

@@ -1,9 +1,5 @@
 """spp, pivot, lean and unify, as real processes."""
 
-import os
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +7,7 @@ import torch
 from torch import nn
 
 import secateur as sc
-from commands import run_secateur, words_of
+from commands import run_secateur, start_python, wait_for_file
 from secateur.report.saved_report import saved_report
 from secateur.sparsity import load_compressed, load_fast, load_pivoted
 
@@ -98,12 +94,9 @@ def test_each_trains_writes_and_is_read_again(name: str, shop: Path) -> None:
 def test_a_killed_process_goes_on_to_the_same_weights(name: str, shop: Path) -> None:
     command = (*COMMANDS[name], *GIVEN)
     assert run_secateur(shop, *command, "--out", "straight").returncode == 0
-    process = subprocess.Popen(words_of(*command, "--out", "resumed", "--checkpoint", "states"), cwd=shop)
-    until = time.monotonic() + 120
-    while not list((shop / "states").glob("*.safetensors")) and time.monotonic() < until:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    killed = start_python(shop, "-m", "secateur", *command, "--out", "resumed", "--checkpoint", "states")
+    wait_for_file(shop / "states", "*.safetensors")
+    killed.kill()
     done = run_secateur(shop, *command, "--out", "resumed", "--checkpoint", "states")
     assert done.returncode == 0, done.stderr
     one, other = (sc.load(fresh(), shop / folder).state_dict() for folder in ("straight", "resumed"))

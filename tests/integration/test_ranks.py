@@ -14,10 +14,12 @@ import pytest
 import torch
 
 import secateur as sc
+from commands import run_python, run_secateur, run_two_ranks
 from comparisons import are_same_scores
 
 INPUTS = ["--program", "model.pt2", "--data", "workshop:data"]
-COMMAND = ["-m", "secateur", "score", *INPUTS, "--coalitions", "2500", "--out"]
+WORDS = ["score", *INPUTS, "--coalitions", "2500", "--out"]
+COMMAND = ["-m", "secateur", *WORDS]
 LAUNCH = [sys.executable, "-m", "torch.distributed.run"]
 WORKSHOP = """
 import pytest
@@ -47,7 +49,8 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.export.export(model, (torch.randn(2, 6),), dynamic_shapes=({0: batch},)), folder / "model.pt2"
     )
     (folder / "workshop.py").write_text(WORKSHOP)
-    subprocess.run([sys.executable, *COMMAND, "one"], cwd=folder, env=environment(), check=True, capture_output=True)
+    done = run_secateur(folder, *WORDS, "one")
+    assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -110,10 +113,9 @@ def test_a_killed_worker_costs_only_its_unfinished_blocks(shop: Path) -> None:
 def test_a_damaged_checkpoint_ends_all_processes(shop: Path) -> None:
     """An error in the first process is raised in the other, which would wait for it otherwise."""
     (shop / "scores.part").write_bytes(b"nothing")
-    command = [*LAUNCH, "--standalone", "--nproc-per-node", "2", *COMMAND, "two", "--checkpoint", "scores.part"]
-    done = subprocess.run(command, cwd=shop, env=environment(), capture_output=True, text=True, timeout=300)
-    assert done.returncode != 0
-    assert done.stderr.count("scores.part") >= 2
+    for done in run_two_ranks(shop, *COMMAND, "two", "--checkpoint", "scores.part"):
+        assert done.returncode != 0
+        assert "scores.part" in done.stderr
     assert not (shop / "two").exists()
 
 
@@ -144,10 +146,7 @@ def test_prune_of_a_language_model_gives_the_same_bits_in_two_processes_as_in_on
     """The processes share the scores, the curves, the simulated plans and the prices of blocks."""
     pytest.importorskip("transformers")
     (tmp_path / "pruning.py").write_text(PRUNING)
-    two = [*LAUNCH, "--standalone", "--nproc-per-node", "2"]
-    for command, name in (([sys.executable], "one"), (two, "two")):
-        words = [*command, "pruning.py", name]
-        done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+    for done in (run_python(tmp_path, "pruning.py", "one"), *run_two_ranks(tmp_path, "pruning.py", "two")):
         assert done.returncode == 0, done.stderr
     assert len({(tmp_path / name).read_text() for name in ("one-0", "two-0", "two-1")}) == 1
 
@@ -193,11 +192,9 @@ with sc.shared_processes():
 def test_processes_that_share_a_run_go_on_from_its_checkpoint(tmp_path: Path) -> None:
     """Stopped in both at the second refit, the run goes on with what was done before, to the bits of one process."""
     (tmp_path / "pruning.py").write_text(CHECKPOINT)
-    two = [*LAUNCH, "--standalone", "--nproc-per-node", "2", "pruning.py"]
-    one = [sys.executable, "pruning.py"]
-    for command, folder, name in ((one, "whole", "whole"), (two, "half", "stopped"), (two, "half", "two")):
-        words = [*command, folder, name]
-        done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+    whole = run_python(tmp_path, "pruning.py", "whole", "whole")
+    stopped = run_two_ranks(tmp_path, "pruning.py", "half", "stopped")
+    for done in (whole, *stopped, *run_two_ranks(tmp_path, "pruning.py", "half", "two")):
         assert done.returncode == 0, done.stderr
     texts = {name: (tmp_path / name).read_text().split(" ", 1) for name in ("whole-0", "two-0", "two-1")}
     assert len({digest for digest, _ in texts.values()}) == 1
@@ -286,9 +283,8 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     """Return the results of tasks and functions in two processes, by title."""
     folder = tmp_path_factory.mktemp("tasks")
     (folder / "tasks.py").write_text(TASKS)
-    words = [*LAUNCH, "--standalone", "--nproc-per-node", "2", "tasks.py"]
-    done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    for done in run_two_ranks(folder, "tasks.py"):
+        assert done.returncode == 0, done.stderr
     texts = [(folder / f"lines-{rank}").read_text().splitlines() for rank in (0, 1)]
     return [dict(line.split(": ", 1) for line in text) for text in texts]
 

@@ -74,9 +74,17 @@ def transformers_model() -> nn.Module:
     return ViTForImageClassification(ViTConfig(**sizes, image_size=8, patch_size=4)).eval()
 
 
+def with_scaled_filters(model: Images) -> Images:
+    """Scale the filters, so that scores of units are far apart, and an estimate of their order ends soon."""
+    for layer in (model.conv1, model.conv2):
+        scales = torch.logspace(-2, 2, layer.out_channels, base=2)
+        layer.weight.data.mul_(scales[:, None, None, None])
+    return model
+
+
 def pruning() -> Namespace:
     data = [torch.randn(16, 3, 8, 8) for _ in range(3)]
-    models = {"model": Images(32), "fresh_model": Images(32), "vit": transformers_model()}
+    models = {"model": with_scaled_filters(Images(32)), "fresh_model": Images(32), "vit": transformers_model()}
     return {**models, "data": data, "example_inputs": data[0][:2]}
 
 

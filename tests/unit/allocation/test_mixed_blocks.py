@@ -191,7 +191,7 @@ def test_prune_mixes_blocks_and_channels(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_blocks_are_tried_where_plans_are_compared_for_macs(
     keep: dict[str, float], options: dict[str, Any], has_blocks: bool
 ) -> None:
-    result = sc.prune(residual(), images(64), keep, progress=False, **options)
+    result = sc.prune(residual(), images(64), keep, progress=False, **{"by": "l2", "repair": "refit", **options})
     assert (blocks_of(result.plan.network) is not None) is has_blocks
     assert any("divergence by how many" in note for note in result.plan.notes) is has_blocks
 
@@ -228,7 +228,7 @@ def test_a_network_of_linear_layers_keeps_its_blocks() -> None:
 
 def test_blocks_that_do_nothing_are_left_out_for_macs() -> None:
     model, x = residual(1, 0, 1, 0), images(64)
-    result = sc.prune(model, x, {"macs": 0.5}, progress=False)
+    result = sc.prune(model, x, {"macs": 0.5}, repair="refit", progress=False)
     kept = result.model.layers
     assert [type(block) for block in kept] == [Block, nn.Identity, Block, nn.Identity]
     assert not any(type(module).__module__.startswith("secateur") for module in result.model.modules())
@@ -314,7 +314,7 @@ def test_a_budget_in_time_leaves_blocks_as_they_are_that_the_selection_names(
 ) -> None:
     model, x = residual(1, 0, 0, 1), images(64)
     monkeypatch.setattr(Stopwatch, "time_ratio", lambda _, small: _parameters(small) / _parameters(model))
-    result = sc.prune(model, x, {"latency": 0.6}, progress=False, **options)
+    result = sc.prune(model, x, {"latency": 0.6}, by="l2", repair="refit", progress=False, **options)
     kept = result.model.layers
     assert type(kept[1]) is Block
     assert kept[1].conv1.weight.shape[0] == 24

@@ -1,9 +1,5 @@
 """Stopping rules, going on from earlier scores, and interrupted runs."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +8,7 @@ import pytest
 import torch
 
 import secateur as sc
+from commands import run_python, start_python
 from comparisons import are_same_scores
 from secateur import demo
 from secateur.importance.shapley.stopping import EstimateState
@@ -185,27 +182,25 @@ network = sc.trace(demo.network(), demo.calibration()[0][:2])
 scores = sc.score(
     network, demo.calibration()[:2], only="layer2.*", stop=Coalitions(1500), checkpoint=sys.argv[1], progress=False
 )
-print("finished")
 """
 
 
 def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     """Killed again and again, it goes on from what it wrote."""
     straight, broken = tmp_path / "straight.safetensors", tmp_path / "broken.safetensors"
-    command = [sys.executable, "-c", SCRIPT]
-    subprocess.run([*command, str(straight)], check=True, capture_output=True, timeout=300)
+    (tmp_path / "scoring.py").write_text(SCRIPT)
+    assert run_python(tmp_path, "scoring.py", str(straight)).returncode == 0
     kills = 0
     for _ in range(12):
-        with subprocess.Popen([*command, str(broken)], stdout=subprocess.PIPE) as run:
-            before = broken.stat().st_mtime_ns if broken.exists() else 0
-            while kills < 3 and run.poll() is None:
-                time.sleep(0.02)
-                if broken.exists() and broken.stat().st_mtime_ns != before:
-                    os.kill(run.pid, signal.SIGKILL)
-                    kills += 1
-                    break
-            output = run.communicate(timeout=300)[0]
-        if b"finished" in output:
+        run = start_python(tmp_path, "scoring.py", str(broken))
+        before = broken.stat().st_mtime_ns if broken.exists() else 0
+        while kills < 3 and run.process.is_alive():
+            time.sleep(0.02)
+            if broken.exists() and broken.stat().st_mtime_ns != before:
+                run.kill()
+                kills += 1
+                break
+        if run.completed().returncode == 0:
             break
     assert kills == 3
     assert are_same_scores(sc.Scores.load(straight), sc.Scores.load(broken))
