@@ -11,6 +11,9 @@ from expected_warnings import untrained_networks
 from repository import GOLDEN
 from residual_network import Residual
 
+LAWS = ("test_laws.py", "test_storage.py")
+"""The files whose tests are laws of one network of the zoo, by its name."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--overwrite", action="store_true", help="write golden files anew")
@@ -29,8 +32,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.DoctestItem):
             item.add_marker(untrained_networks)
-        if item.path.name == "test_laws.py" and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
-            item.add_marker(pytest.mark.xdist_group(f"laws of {item.callspec.params['name']}"))
+        if item.path.name in LAWS and "name" in (parameters := parameters_of(item)):
+            item.add_marker(pytest.mark.xdist_group(f"laws of {parameters['name']}"))
+
+
+def parameters_of(item: pytest.Item) -> dict[str, object]:
+    """Return the parameters of a test; none for other items."""
+    return dict(item.callspec.params) if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ def pruned(name: str, **options: Any) -> sc.Result:
     return sc.prune(model, data, {"units": 0.7}, by="apoz", progress=False, **ZOO[name].options, **options)
 
 
+pruned_once = cache(pruned)
+"""The result of a network, which the laws of a process share and leave as it is."""
+
+
 def before_any_run(model: nn.Module) -> nn.Module:
     """Return a model with empty caches of what evaluation mode computes once, as a fresh one has them."""
     for module in model.modules():
@@ -37,7 +42,7 @@ def before_any_run(model: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("name", ZOO)
 def test_law_6_loaded_onto_a_fresh_model_it_is_bit_equal(name: str, tmp_path: Path) -> None:
-    result = pruned(name)
+    result = pruned_once(name)
     result.save(tmp_path)
     fresh = sc.load(before_any_run(grow(name, seed=99)[0]), tmp_path)
     for (key, a), (_, b) in zip(result.model.state_dict().items(), fresh.state_dict().items(), strict=True):
@@ -51,7 +56,7 @@ def test_law_6_loaded_onto_a_fresh_model_it_is_bit_equal(name: str, tmp_path: Pa
 
 
 def test_what_is_written_is_readable_by_anybody(tmp_path: Path) -> None:
-    result = pruned("residual")
+    result = pruned_once("residual")
     result.save(tmp_path)
     recipe = json.loads((tmp_path / "recipe.json").read_text())
     assert recipe["kept"] == {name: kept.tolist() for name, kept in result.plan.kept.items()}
@@ -63,7 +68,7 @@ def test_what_is_written_is_readable_by_anybody(tmp_path: Path) -> None:
 
 def test_loaded_weights_lie_where_kernels_want_them(tmp_path: Path) -> None:
     """A kernel may round otherwise where a tensor begins at any byte, as it does in a file."""
-    pruned("residual").save(tmp_path)
+    pruned_once("residual").save(tmp_path)
     fresh = sc.load(grow("residual", seed=4)[0], tmp_path)
     allocated = torch.empty(3).data_ptr() % 64
     assert {tensor.data_ptr() % 64 for tensor in fresh.state_dict().values()} == {allocated}
@@ -178,7 +183,7 @@ IN_ONNX = (
 
 @pytest.mark.parametrize("name", IN_ONNX)
 def test_law_6_the_cut_model_runs_in_onnxruntime(name: str, tmp_path: Path) -> None:
-    result = pruned(name)
+    result = pruned_once(name)
     batch = result.plan.network.example
     path = tmp_path / "small.onnx"
     assert result.export(path).difference < 1e-3
@@ -191,7 +196,7 @@ def test_law_6_the_cut_model_runs_in_onnxruntime(name: str, tmp_path: Path) -> N
 
 
 def test_law_6_the_cut_model_compiles() -> None:
-    result = pruned("residual")
+    result = pruned_once("residual")
     x = result.plan.network.example.args[0]
     with torch.no_grad():
         compiled = torch.compile(result.model, backend="aot_eager")
