@@ -10,9 +10,7 @@ import secateur as sc
 from expected_warnings import untrained_networks
 from repository import GOLDEN
 from residual_network import Residual
-
-LAWS = ("test_laws.py", "test_storage.py")
-"""The files whose tests are laws of one network of the zoo, by its name."""
+from zoo import ZOO
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,20 +23,22 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the examples of docstrings, which have no marks of their own, and the laws of one network.
+    """Mark the examples of docstrings, which have no marks of their own, and the tests of one network of the zoo.
 
-    One process runs all laws of a network, which is then traced once.
+    One process runs all tests of a network, which is then traced once.
     """
     for item in items:
         if isinstance(item, pytest.DoctestItem):
             item.add_marker(untrained_networks)
-        if item.path.name in LAWS and "name" in (parameters := parameters_of(item)):
-            item.add_marker(pytest.mark.xdist_group(f"laws of {parameters['name']}"))
+        if (name := network_of(item)) is not None:
+            item.add_marker(pytest.mark.xdist_group(name))
 
 
-def parameters_of(item: pytest.Item) -> dict[str, object]:
-    """Return the parameters of a test; none for other items."""
-    return dict(item.callspec.params) if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+def network_of(item: pytest.Item) -> str | None:
+    """Return the name of the network of the zoo that a test is about; None for others."""
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    name = parameters.get("name")
+    return name if isinstance(name, str) and name in ZOO else None
 
 
 @pytest.fixture

@@ -19,8 +19,10 @@ are from. The second writes this page from the rows.
   496 clips of words (the standard error of 96 % is .9 points), and CamVid 78 images at 480 x 360.
 - **Secateur** uses all images (`holdout=0`), because the networks are tested on other images. A budget is an upper
   limit. Where sizes that fill the kernels of the processor are chosen, fewer MACs may remain, and the cell has their
-  fraction. Such sizes depend on the processor: the rows are from processors with AVX-512 (steps of 16 channels), and
-  with AVX2 (8) the command may choose other plans. Newer rows record the step.
+  fraction. Such sizes depend on the processor. The
+  rows of ResNet-20 at 25 % with 256 images are from a processor with AVX2 (steps of 8 channels), all other rows of the
+  default from ones with AVX-512 (16), and the command may choose other plans on another processor. Newer rows record
+  the step.
 - **Seconds** are processor seconds of one thread for everything from the dense network to the small one. **Passes** are
   the same in forward passes of the dense network over the same images, timed in the same process.
 - No method but `tune` takes gradient steps through the network: up to 600, towards the features that the dense

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 import secateur as sc
 from expected_warnings import unread_targets
 from lean_networks import UnpaddedTower
+from random_plans import traced_without_options
 from secateur.channel_graph.build import graph_of
 from secateur.channel_graph.graph import ChannelBlock
 from secateur.channel_graph.op_norms import operator_norms
@@ -17,7 +18,7 @@ from secateur.errors import SurgeryError
 from secateur.sparsity.dead_kernels import used_channels
 from secateur.sparsity.lean import LeanResult, lean
 from secateur.sparsity.selection import by_norm, name_of
-from zoo import ZOO, grow
+from zoo import ZOO
 
 
 class Skips(nn.Module):
@@ -78,18 +79,17 @@ def pool_order(pool: ChannelBlock, total: ChannelBlock, side: ChannelBlock) -> l
 @unread_targets
 def test_every_network_has_a_graph_and_can_be_pruned(name: str) -> None:
     """Half of the kernels, cut for real: what comes back runs and is no larger."""
-    model, example = grow(name)
     if name in ("experts", "routed", "head width", "bundles as a program", "hard-wired program"):
         return  # traced with options of their own
+    model, example, network = traced_without_options(name)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     keep, pruned = pruned_if_it_can_be(model, example)
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in before.items())
-    graph = graph_of(sc.trace(model, example))
+    graph = graph_of(network)
     needed = used_channels(graph, {name_of(block): block.edges for block in graph.layers})
     assert all(bool(needed[block.span].all()) for block in graph.layers), "a layer's channels are read by nobody"
     longest = len(graph.layers)  # the last chain is kept whole
     assert pruned.kernels[1] < max(1, round(keep * pruned.kernels[0])) + longest
-    network = sc.trace(model, example)
     assert pruned.plan.cost.params <= network.cost().params
     network.program.bind(network.example)
     with torch.no_grad():
