@@ -10,7 +10,7 @@ import secateur as sc
 from secateur.coupling.rules.registry import rule_of
 from secateur.graph.operators import arguments
 from secateur.masking.batch_norms import norm_behind
-from secateur.masking.layer_rows import padding_pairs
+from secateur.masking.layer_rows import WindowAxis, WindowPositions, padding_pairs
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.masking.transposed_layers import transposed_layers_of
 
@@ -107,6 +107,30 @@ def test_rows_are_the_same_in_any_layout(options: dict[str, Any], groups: int, e
     assert x.stride() != channels_last.stride()
     chosen = torch.randperm(plain.count)[: plain.count // 2]
     assert torch.equal(plain.rows(chosen, groups), by_channels.rows(chosen, groups))
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.randn(2, 7, 6, 3).permute(0, 3, 2, 1),
+        torch.randn(1, 1, 6, 7).expand(2, 3, 6, 7),
+        torch.randn(2, 3, 12, 7)[:, :, ::2],
+        torch.randn(2, 3, 6, 7, 4),
+        torch.randn(2, 3, 6, 7, 4).to(memory_format=torch.channels_last_3d),
+    ],
+    ids=["permuted", "expanded", "every second line", "volumes", "volumes by channels"],
+)
+def test_windows_are_those_of_the_convolution_wherever_they_lie_in_memory(images: Tensor) -> None:
+    rank = images.dim() - 2
+    axes = [WindowAxis(size, 2 + at, 1 + at % 2, 2 - at % 2, (at, at)) for at, size in enumerate(images.shape[2:])]
+    positions, weight = WindowPositions(images, axes), torch.randn(5, 3, *(axis.kernel for axis in axes))
+    chosen = torch.randperm(positions.count)[:7]
+    convolve = nn.functional.conv3d if rank == 3 else nn.functional.conv2d
+    by_axis = [(axis.stride, axis.padding[0], axis.dilation) for axis in axes]
+    outputs = convolve(images, weight, None, *zip(*by_axis, strict=True))
+    expected = outputs.flatten(2)[:, :, chosen]
+    products = positions.rows(chosen, 1)[:, 0] @ weight.flatten(1).t()
+    torch.testing.assert_close(products, expected.transpose(1, 2).flatten(0, 1), atol=1e-5, rtol=1e-5)
 
 
 def test_rows_of_flattened_examples_are_those_of_each() -> None:
