@@ -90,7 +90,7 @@ def _trace(
     """Trace a model of a kind that is supported, as `trace` does."""
     check_model_values(model)
     dense = bake_parametrizations(model)
-    examples = example_batches(example_inputs, device_of(model), floating_type(model))
+    examples = example_batches(example_inputs, device_of(model), floating_type(model), model)
     examples = usable_examples(model, with_accepted_names(model, examples))
     if dense is not model:
         check_same(model, dense, examples[-1])

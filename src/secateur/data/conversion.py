@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from secateur.data.batch import Batch, on_device
 from secateur.data.batch_checks import advice_on_data, check_batch
+from secateur.data.decoder_inputs import with_decoder_tokens
 from secateur.data.forms import (
     ExampleList,
     as_target,
@@ -150,21 +151,25 @@ def _by_example_alike(batches: Sequence[Batch]) -> list[Batch]:
     ]
 
 
-def example_batches(example: Any, device: torch.device, dtype: torch.dtype | None = None) -> list[Batch]:
+def example_batches(
+    example: Any, device: torch.device, dtype: torch.dtype | None = None, model: nn.Module | None = None
+) -> list[Batch]:
     """Return the batches to trace with: two examples, then the example as given, for models that reject two.
 
     Args:
         example: the model's input, a tuple of its inputs, a dict of them, or batches as `as_batches` takes them.
         device: where the model is.
         dtype: of floating-point arrays; by default torch's default.
+        model: the model, which may make inputs from labels; by default the labels are left out.
     """
     if isinstance(example, Tensor | np.ndarray | Mapping | tuple):
         args, kwargs = _inputs(example, dtype)
-        kwargs.pop("labels", None)
-        whole_batch = Batch(args, kwargs)
-        check_batch(whole_batch, 0)
+        labels = kwargs.pop("labels", None)
+        check_batch(Batch(args, kwargs), 0)
+        whole_batch = Batch(args, kwargs, labels)
     else:
         whole_batch = as_batches(example, dtype=dtype)[0]
+    (whole_batch,) = with_decoder_tokens(model, [whole_batch])
     whole_batch = on_device(Batch(whole_batch.args, whole_batch.kwargs), device)
     size = whole_batch.size
     if not whole_batch.is_divisible:

@@ -62,7 +62,7 @@ def export(model: nn.Module, path: str | Path, example_inputs: Any, *, opset: in
         >>> file.inputs, file.batch_sizes
         ({'input': '(batch, 4)'}, (2, 3))
     """
-    examples = example_batches(example_inputs, device_of(model), floating_type(model))
+    examples = example_batches(example_inputs, device_of(model), floating_type(model), model)
     examples = with_accepted_names(model, examples)
     return export_to(model, Path(path), examples, opset)
 

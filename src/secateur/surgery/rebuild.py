@@ -117,7 +117,7 @@ def _example_batches(model: nn.Module, step: CutStep, example_inputs: Any) -> li
             "this program was saved by version 0.7, which did not write down the form of its inputs; give load() "
             "example_inputs= as they were given to trace(), and save it again"
         )
-    return example_batches(example_inputs, device_of(model))
+    return example_batches(example_inputs, device_of(model), model=model)
 
 
 @contextmanager

@@ -129,4 +129,4 @@ def _checked_examples(model: nn.Module, data: Any, test: Any, trains: bool) -> U
     except DataError:
         if trains or test is not None:
             raise
-    return UserExamples(usable_examples(model, example_batches(data, device_of(model), floating_type(model))))
+    return UserExamples(usable_examples(model, example_batches(data, device_of(model), floating_type(model), model)))
