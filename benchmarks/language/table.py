@@ -2,8 +2,9 @@
 
     python -m benchmarks language.table [--rows FILE]
 
-One table for each number of sequences and of test tokens: the perplexity over the dense one, for every method and
-budget, before and after the repair; then seconds, passes, memory and tokens in a second at the first budget.
+One table for each number of sequences and of test tokens, processor and version: the perplexity over the dense one, for
+every method and budget, before and after the repair; then seconds, passes, memory and tokens in a second at the first
+budget.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from rows import read_rows
 
 from language.subject import Row
 
-Setting = tuple[int, int, str]
+Setting = tuple[int, int, str, str]
 
 
 def main() -> None:
@@ -26,9 +27,10 @@ def main() -> None:
     args = parser.parse_args()
     by_setting: dict[Setting, list[Row]] = defaultdict(list)
     for row in read_rows(args.rows):
-        by_setting[row["sequences"], row["test_tokens"], row.get("device", row["run"]["processor"])].append(row)
-    for (sequences, tokens, device), rows in by_setting.items():
-        print(f"{sequences} sequences, {tokens:,} test tokens, {device}\n")
+        device, version = row.get("device", row["run"]["processor"]), row["run"]["version"]
+        by_setting[row["sequences"], row["test_tokens"], device, version].append(row)
+    for (sequences, tokens, device, version), rows in by_setting.items():
+        print(f"{sequences} sequences, {tokens:,} test tokens, {device}, version {version}\n")
         print("\n".join(perplexities(rows)), end="\n\n")
         print("\n".join(costs(rows)), end="\n\n")
 
