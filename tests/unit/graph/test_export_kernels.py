@@ -54,8 +54,8 @@ def test_recurrent_layers_are_exported_without_their_steps(name: str) -> None:
         def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             result = target(*args, **kwargs)
             if isinstance(result, Tensor):
-                lengths = [int(length.node.hint) if isinstance(length, torch.SymInt) else length
-                           for length in node.meta["val"].shape]  # fmt: skip
+                sizes = node.meta["val"].shape
+                lengths = [int(size.node.hint) if isinstance(size, torch.SymInt) else size for size in sizes]
                 recorded[node.name] = (torch.Size(lengths), result.shape)
             return result
 
@@ -64,8 +64,7 @@ def test_recurrent_layers_are_exported_without_their_steps(name: str) -> None:
     with torch.no_grad():
         outputs = program.forward(batch, {node: shape_checked(node) for node in program.nodes if node.op != "output"})
         torch.testing.assert_close(outputs, model(*batch.args))
-    assert recorded
-    assert all(exported == run for exported, run in recorded.values())
+    assert recorded and all(exported == run for exported, run in recorded.values())
 
 
 def normalised_choice(x: Tensor) -> Tensor:
@@ -191,8 +190,7 @@ def test_torch_is_as_it_was_after_an_export_that_fails() -> None:
 def test_a_trial_cut_is_made_once_for_a_network() -> None:
     model = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2))
     network = sc.trace(model, torch.randn(2, 3))
-    trials = TrialCutter(model)
-    kept = {"0": torch.tensor([0, 2])}
+    trials, kept = TrialCutter(model), {"0": torch.tensor([0, 2])}
     with patch.object(trials, "_run", wraps=trials._run) as run:
         assert [trials.run(network, kept, {}) for _ in range(3)] == [None] * 3
         assert run.call_count == 1
