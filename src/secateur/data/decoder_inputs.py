@@ -33,10 +33,11 @@ def with_decoder_tokens(model: nn.Module | None, batches: Sequence[Batch]) -> li
 
 def _start_token(model: Any) -> int | None:
     """Return the token that a decoder begins with; None for models that have no encoder, or generate no text."""
-    config = getattr(model, "config", None)
-    if not getattr(config, "is_encoder_decoder", False) or not getattr(model, "can_generate", bool)():
+    if not getattr(model, "can_generate", bool)():  # first: `config` may be of any kind in models of other libraries
         return None
-    return getattr(config, "decoder_start_token_id", None)
+    config = getattr(model, "config", None)
+    is_encoder_decoder = getattr(config, "is_encoder_decoder", False)
+    return getattr(config, "decoder_start_token_id", None) if is_encoder_decoder else None
 
 
 def _padding_of_labels(model: Any) -> int:
