@@ -1,5 +1,6 @@
 """The numbers of blocks to leave out that are tried, and the exchanges of one block for another."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import product
 
@@ -23,12 +24,13 @@ def sufficient_count(network: Network, order: Sequence[str], keep: Budget) -> in
         keep: the budget, without times.
     """
     limits = fractions_of(network, keep)
-    for count in range(1, len(order)):
+
+    def meets_budget(count: int) -> bool:
         kept = remaining_blocks(network, order[:count])
         remaining = fractions(network, kept, network.cost(kept), list(limits), None)
-        if all(remaining[unit] <= limit for unit, limit in limits.items()):
-            return count
-    return len(order)
+        return all(remaining[unit] <= limit for unit, limit in limits.items())
+
+    return min(1 + bisect_left(range(1, len(order)), True, key=meets_budget), len(order))
 
 
 def coarse_counts(blocks: int) -> list[int]:

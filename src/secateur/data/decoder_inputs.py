@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.data.batch import Batch
-from secateur.data.next_tokens import IGNORED_LABEL
+from secateur.data.next_tokens import IGNORED_LABEL, can_generate
 
 DECODER_TOKENS, DECODER_EMBEDDINGS = "decoder_input_ids", "decoder_inputs_embeds"
 
@@ -33,11 +33,9 @@ def with_decoder_tokens(model: nn.Module | None, batches: Sequence[Batch]) -> li
 
 def _start_token(model: Any) -> int | None:
     """Return the token that a decoder begins with; None for models that have no encoder, or generate no text."""
-    if not getattr(model, "can_generate", bool)():  # first: `config` may be of any kind in models of other libraries
+    if not can_generate(model) or not getattr(model.config, "is_encoder_decoder", False):
         return None
-    config = getattr(model, "config", None)
-    is_encoder_decoder = getattr(config, "is_encoder_decoder", False)
-    return getattr(config, "decoder_start_token_id", None) if is_encoder_decoder else None
+    return getattr(model.config, "decoder_start_token_id", None)
 
 
 def _padding_of_labels(model: Any) -> int:

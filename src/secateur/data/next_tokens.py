@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateur.data.batch import Batch
 
@@ -24,6 +24,15 @@ def is_causal_language_model(title: str) -> bool:
         (True, False)
     """
     return CAUSAL.search(title) is not None
+
+
+def can_generate(model: nn.Module | None) -> bool:
+    """Return True for a model of the transformers library that generates text.
+
+    The configuration of other models may be of any kind, and is not read.
+    """
+    answer = getattr(model, "can_generate", None)
+    return callable(answer) and hasattr(model, "config") and bool(answer())
 
 
 def with_next_tokens(batches: Iterable[Batch], title: str) -> list[Batch]:

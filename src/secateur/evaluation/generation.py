@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.data.batch import Batch
+from secateur.data.next_tokens import can_generate
 from secateur.errors import BudgetError
 from secateur.graph.contexts import isolated_evaluation
 from secateur.utils.default_device import on_callers_device
@@ -106,7 +107,7 @@ def generation_phase(name: str, model: nn.Module, batch: Batch, length: int | No
     Raises:
         BudgetError: the model generates no text from tokens.
     """
-    if not _can_generate(model):
+    if not can_generate(model):
         raise BudgetError(
             f"keep={{'{name}': ...}} is a time of text generation, and {type(model).__name__} is no model of the "
             "transformers library that generates text (...ForCausalLM, ...ForConditionalGeneration); give latency, the "
@@ -145,11 +146,6 @@ def check_generation(name: str, model: nn.Module, batch: Batch, length: int | No
             f"keep={{'{name}': ...}} can't be measured with {phase.length} tokens: {type(failure).__name__}: "
             f"{str(failure).splitlines()[0] if str(failure) else 'no reason is given'}; give context_length="
         ) from failure
-
-
-def _can_generate(model: nn.Module) -> bool:
-    can_generate = getattr(model, "can_generate", None)
-    return callable(can_generate) and hasattr(model, "config") and bool(can_generate())
 
 
 def _is_further_input(value: Any, tokens: Any) -> bool:

@@ -123,7 +123,7 @@ class ProgressBar:
 
     def draw(self, run: ProgressState) -> None:
         """Draw the present state."""
-        done, total, seconds = run.counts()
+        finished_count, total, seconds = run.counts()
         if self._bar is None:
             self._bar = self._make(leave=False, total=1, delay=DELAY, nrows=20, file=sys.stderr)
         bar, length = self._bar, total or 1
@@ -131,7 +131,7 @@ class ProgressBar:
             bar.reset(length)  # of the widget
         elif not is_notebook():
             bar.total, bar.ncols = length, terminal_columns()
-        bar.n, bar.start_t = done if total else 0, time.time() - seconds
+        bar.n, bar.start_t = finished_count if total else 0, time.time() - seconds
         bar.bar_format = "{bar:16} [{elapsed}<{remaining}] {desc}" if total else "[{elapsed}] {desc}"
         bar.set_description_str(run.title(), refresh=False)
         bar.refresh()
