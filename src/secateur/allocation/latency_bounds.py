@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import nn
@@ -91,11 +91,49 @@ def _time_ratio(stopwatch: Stopwatch, model: nn.Module, plan: Plan) -> float:
     return stopwatch.time_ratio(cut(model, plan))
 
 
-def _timed_text(stopwatch: Stopwatch) -> str:
-    """Return what is timed, with the advice where a budget can't be kept."""
-    if stopwatch.phase is None:
-        return "a batch like the first one; ask for more, or give larger batches"
-    return f"text generation with {stopwatch.phase.length} tokens; ask for more, or give a larger context_length="
+def _unmet_budget(keep: Budget, fraction: float, stopwatch: Stopwatch) -> BudgetError:
+    """Return the error for a budget that no plan meets, with advice.
+
+    Args:
+        keep: the budget as the user gave it.
+        fraction: the fraction of the dense network's time that the last plan takes.
+        stopwatch: timed the plans.
+    """
+    timed = "a batch like the first one; ask for more, or give larger batches"
+    if stopwatch.phase is not None:
+        length = stopwatch.phase.length
+        timed = f"text generation with {length} tokens; ask for more, or give a larger context_length="
+    return BudgetError(
+        f"keep={dict(keep)} was not kept: the last plan tried takes {fraction:.2f} of the time for {timed}, for which "
+        "fixed costs count less"
+    )
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """Two fractions of the time by the table of layers, between which the fraction to plan for lies.
+
+    Args:
+        low: a fraction whose plan meets the budget, or that cannot be reached; 0 if there is none yet.
+        high: a fraction whose plan takes too long; 1 if there is none yet.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+
+    @property
+    def middle(self) -> float:
+        """The geometric mean of both."""
+        return math.sqrt(self.low * self.high)
+
+    def next_fraction(self, fraction: float, ratio: float) -> float:
+        """Return the fraction to plan for next.
+
+        Args:
+            fraction: the last one.
+            ratio: the measured time of its plan, divided by the time that was asked for.
+        """
+        return self.middle if self.low > 0 and self.high < 1 else min(fraction / ratio, 1.0)
 
 
 def _cut_and_time_plans(
@@ -111,35 +149,27 @@ def _cut_and_time_plans(
         keep: the same as the user gave it.
     """
     limit, best, ratio = limits[LATENCY], None, 1.0
-    fraction, notes = limit, tuple[str, ...]()
+    fraction, bracket, notes = limit, Bracket(), tuple[str, ...]()
     allocation: Allocation | None = None
-    low, high = 0.0, 1.0  # a fraction that is kept, or can't be reached; one that takes too long
     for _ in track(range(ATTEMPTS), "timed plans"):
         try:
             plan, allocation = _next_plan(search, {**limits, LATENCY: fraction}, allocation)
         except BudgetError:
             if allocation is None:
                 raise
-            low = fraction
-            fraction = math.sqrt(low * high)
+            bracket = replace(bracket, low=fraction)
+            fraction = bracket.middle
             continue
         notes = notes or plan.notes
         measure = partial(_time_ratio, stopwatch, model, search.tied_network.separate(plan))
         ratio = broadcast_if_shared(measure, "the time of a plan") / limit
-        if ratio > CLOSE:
-            high = fraction
-        else:
-            low, best = fraction, plan
-            if ratio >= NEAR:
-                break
-        previous, fraction = fraction, math.sqrt(low * high) if low > 0 and high < 1 else min(fraction / ratio, 1.0)
-        if fraction == previous:
+        best = plan if ratio <= CLOSE else best
+        bracket = replace(bracket, low=fraction) if ratio <= CLOSE else replace(bracket, high=fraction)
+        previous, fraction = fraction, bracket.next_fraction(fraction, ratio)
+        if NEAR <= ratio <= CLOSE or fraction == previous:
             break
     if best is None:
-        raise BudgetError(
-            f"keep={dict(keep)} was not kept: the last plan tried takes {ratio * limit:.2f} of the time for "
-            f"{_timed_text(stopwatch)}, for which fixed costs count less"
-        )
+        raise _unmet_budget(keep, ratio * limit, stopwatch)
     return replace(best, keep=dict(keep), notes=notes)
 
 

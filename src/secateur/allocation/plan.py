@@ -8,7 +8,7 @@ from torch import nn
 
 from secateur.allocation.budget import check_metric_bound, has_time, parse_budget, timed_phase
 from secateur.allocation.choose_plan import choose_plan
-from secateur.allocation.config import DEFAULTS, WITHOUT_DATA, check_allocation
+from secateur.allocation.config import DEFAULTS, WITHOUT_DATA, PruneConfig, check_allocation
 from secateur.allocation.examples import checked_examples
 from secateur.allocation.loss_curves import Curves
 from secateur.allocation.plan_without_data import plan_without_data
@@ -133,24 +133,13 @@ def plan(
     check_metric_bound(budget, metric)
     base = WITHOUT_DATA if data is None else DEFAULTS
     config = replace(
-        base,
-        allocation=base.allocation if allocation is None else allocation,
-        curves=curves,
-        dropped=(dropped,) if isinstance(dropped, str) else tuple(dropped),
-        round_to=round_to,
-        floor=floor,
-        sizes=sizes,
+        base, allocation=base.allocation if allocation is None else allocation,
         target=base.target if target is None else target,
-        repair=repair,
-        context_length=context_length,
-        loss=loss,
-        metric=metric,
+        dropped=(dropped,) if isinstance(dropped, str) else tuple(dropped), curves=curves, round_to=round_to,
+        floor=floor, sizes=sizes, repair=repair, context_length=context_length, loss=loss, metric=metric,
         time=TimeBudget(seconds),
-    )
-    check_allocation(config.allocation)
-    channel_step(config.target, network.device)
-    if repair is not None:
-        resolve_repairs(repair)
+    )  # fmt: skip
+    _check_names(config, network)
     if layout is not None:
         network, scores = _within_layout(network, scores, model)
     warn_of_other_weights(network, scores)
@@ -158,12 +147,33 @@ def plan(
         return plan_without_data(network, scores, budget, config, latency)
     if latency is None:
         _check_time(budget, config.target, model)
+    return choose_plan(_calibration(network, data, loss, model), scores, budget, config, model, latency)
+
+
+def _check_names(config: PruneConfig, network: Network) -> None:
+    """Check that the allocation, the target and the repair are known.
+
+    Raises:
+        NameMatchError: one of them is not.
+    """
+    check_allocation(config.allocation)
+    channel_step(config.target, network.device)
+    if config.repair is not None:
+        resolve_repairs(config.repair)
+
+
+def _calibration(network: Network, data: Any, loss: Loss | None, model: nn.Module | None) -> Calibration:
+    """Return the examples to try plans on, and the dense model if it is given.
+
+    Raises:
+        DataError: the examples cannot be used.
+        SecateurError: the model is not the one that was traced.
+    """
     batches = checked_examples(network, data, by_example=loss is None)
     dense = None if model is None else bake_parametrizations(model)
     if dense is not None:
         check_shapes(dense, network)
-    calibration = Calibration(network, network_microbatches(network, batches), dense)
-    return choose_plan(calibration, scores, budget, config, model, latency)
+    return Calibration(network, network_microbatches(network, batches), dense)
 
 
 def _check_time(budget: Budget, target: str, model: nn.Module | None) -> None:

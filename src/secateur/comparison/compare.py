@@ -1,7 +1,7 @@
 """`compare`: several criteria, measured on examples that no criterion saw."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,10 @@ from torch import nn
 from secateur.allocation.config import COMPARISON
 from secateur.comparison.settings import check_comparison, comparison_budgets, named_criteria
 from secateur.comparison.trials import ComparisonTrials, calibration_and_tests
-from secateur.coupling.block_selection import select_units
+from secateur.coupling.block_selection import SelectedNetwork, select_units
 from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.kinds import wanted_kinds
+from secateur.coupling.plan import Budget
 from secateur.entry import entry_point_with
 from secateur.errors import DataError, SecateurError, StorageError
 from secateur.evaluation.losses import Loss
@@ -22,9 +23,10 @@ from secateur.evaluation.metrics import Metric
 from secateur.importance.data_checks import checked_data
 from secateur.importance.registry import CriterionLike
 from secateur.importance.score import score
+from secateur.importance.scores import Scores
 from secateur.options.renamed import with_current_names
 from secateur.options.selections import Selection
-from secateur.pruning.run_checkpoint import run_checkpoint
+from secateur.pruning.run_checkpoint import RunCheckpoint, run_checkpoint
 from secateur.pruning.setting_checks import check_layout, check_network
 from secateur.recovery.repair_table import How
 from secateur.report.comparison import Comparison
@@ -109,10 +111,7 @@ def compare(
         (['l1', 'obs'], True)
     """
     budgets, criteria = comparison_budgets(keep, sizes), named_criteria(by)
-    options = {
-        name: with_current_names(settings) if isinstance(settings, Mapping) else settings
-        for name, settings in (options or {}).items()
-    }
+    options = _with_current_names(options or {})
     check_comparison(criteria, options, allocation, repair)
     check_layout(model, layout, False)
     wanted_kinds(kinds, False)
@@ -126,30 +125,74 @@ def compare(
         COMPARISON, allocation=allocation, repair=repair, loss=loss, metric=metric, sizes=sizes, layout=layout
     )
     with run_checkpoint(checkpoint, "compare", model, examples.batches, run_settings) as results:
-        stages = ("trace", *criteria)
-        with stage("trace", stages):
+        with stage("trace", ("trace", *criteria)):
             network = trace_in_layout(model, examples.data, kinds, new_biases, layout)
         selected_network = select_units(network, only, skip)
         check_network(selected_network, examples.batches, budgets, config)
         calibration, tests = calibration_and_tests(model, selected_network.network, examples)
         trials = ComparisonTrials(model, calibration, tests, replace(config, results=results.plans), results.repairs)
-        selection = {"only": selected_network.only, "skip": selected_network.skip}
-        settings: dict[str, Any] = {"loss": loss, "ablation": ablation, "seed": seed, **selection}
-        refusals: dict[str, str] = {}
+        settings = {"loss": loss, "ablation": ablation, "seed": seed, **_selection(selected_network)}
         score_units = partial(score, selected_network.network, calibration.microbatches, **settings)
-        for number, (name, criterion) in enumerate(criteria.items(), 1):
-            with stage(name, stages) as criterion_stage:
-                start = time.perf_counter()
-                score_network = partial(score_units, criterion, **options.get(name, {}))
-                try:
-                    scores = results.scores(f"scores-{number}", criterion, score_network)
-                except StorageError:
-                    raise
-                except SecateurError as refusal:
-                    refusals[name] = str(refusal)
-                    criterion_stage.add_result("cannot rank this network")
-                    continue
-                trials.add(name, scores, time.perf_counter() - start, budgets)
+        refusals = _add_trials(trials, _scorings(criteria, score_units, options, results), budgets)
+    return Comparison(network.title, tuple(trials.trials), trials.scores, refusals, trials.dense, test is not None)
+
+
+def _selection(selected_network: SelectedNetwork) -> dict[str, Any]:
+    """Return the arguments of `score` that select groups."""
+    return {"only": selected_network.only, "skip": selected_network.skip}
+
+
+def _with_current_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of each criterion, with the present names of options that were renamed."""
+    return {
+        name: with_current_names(settings) if isinstance(settings, Mapping) else settings
+        for name, settings in options.items()
+    }
+
+
+def _scorings(
+    criteria: Mapping[str, CriterionLike],
+    score_units: Callable[..., Scores],
+    options: Mapping[str, Mapping[str, Any]],
+    results: RunCheckpoint,
+) -> dict[str, Callable[[], Scores]]:
+    """Return for each criterion the function that computes its scores, or reads those of an interrupted run.
+
+    Args:
+        criteria: the criteria by name.
+        score_units: scores the network by a criterion, with its options.
+        options: the options of criteria, by name.
+        results: the scores of an interrupted run.
+    """
+    return {
+        name: partial(
+            results.scores, f"scores-{number}", criterion, partial(score_units, criterion, **options.get(name, {}))
+        )
+        for number, (name, criterion) in enumerate(criteria.items(), 1)
+    }
+
+
+def _add_trials(
+    trials: ComparisonTrials, scorings: Mapping[str, Callable[[], Scores]], budgets: Sequence[Budget]
+) -> dict[str, str]:
+    """Score by each criterion, and add its trials. Return why criteria cannot rank the network, by their names.
+
+    Raises:
+        DataError: no criterion can rank the network.
+    """
+    refusals: dict[str, str] = {}
+    for name, compute_scores in scorings.items():
+        with stage(name, ("trace", *scorings)) as criterion_stage:
+            start = time.perf_counter()
+            try:
+                scores = compute_scores()
+            except StorageError:
+                raise
+            except SecateurError as refusal:
+                refusals[name] = str(refusal)
+                criterion_stage.add_result("cannot rank this network")
+                continue
+            trials.add(name, scores, time.perf_counter() - start, budgets)
     if not trials.scores:
         raise DataError("no criterion can rank this network:\n" + "\n".join(refusals.values()))
-    return Comparison(network.title, tuple(trials.trials), trials.scores, refusals, trials.dense, test is not None)
+    return refusals

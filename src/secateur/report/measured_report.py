@@ -1,7 +1,7 @@
 """Build the report of a cut: both networks measured on the same examples and timed in turn."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -69,41 +69,28 @@ def measure_networks(
     program = plan.network.program
     words_of = word_reader(dense, program, examples.measured)
     evaluations = evaluate(dense, small, examples.measured, loss, metric, program.writes, words_of)
-    all_times, faults, generation = broadcast_if_shared(
-        partial(_all_times, dense, small, plan, examples.timed, runtime, context_length, is_late),
-        "times of both networks",
-    )
-    metrics = [
+    measure_times = partial(_all_times, dense, small, plan, examples.timed, runtime, context_length, is_late)
+    times = broadcast_if_shared(measure_times, "times of both networks")
+    dense_metrics, small_metrics = (
         evaluation.metrics(cost, latency_of(examples.timed.size or 1, seconds))
-        for evaluation, cost, seconds in zip(evaluations, (plan.dense, plan.cost), all_times.seconds, strict=True)
-    ]
-    speedup = metrics[0].latency.median / metrics[1].latency.median
-    return Report(
-        title=plan.network.title,
-        examples=len(evaluations[0].losses),
-        held_out=examples.held_out,
-        dense=metrics[0],
-        pruned=metrics[1],
-        groups={name: (plan.network[name].size, len(indices)) for name, indices in plan.kept.items()},
-        kinds={name: plan.network[name].kind for name in plan.kept},
-        keep=dict(plan.keep),
-        scores=scores,
-        kept=plan.kept,
-        settings={
-            **_settings_of_run(plan, scores, steps),
-            "runtime": all_times.runtime,
-            "generation": generation,
-            "layers": [asdict(layer) for layer in all_times.layers],
-            "speed": speed_note(dense, plan, all_times.layers, speedup, faults),
-            "notes": [*examples.notes, *plan.notes, *all_times.notes],
-            "warnings": list(warning_lines()),
-            "metric": "" if metric is None else metric_name(metric),
-            "left_out": [] if time is None else list(time.left_out),
-            "tokens": 0 if words_of is None else token_count(examples.timed),
-        },
-        new_biases=plan.new_biases,
-        changes=evaluations[1].changes_from(evaluations[0]),
+        for evaluation, cost, seconds in zip(evaluations, (plan.dense, plan.cost), times.seconds, strict=True)
     )
+    settings = {
+        **_settings_of_run(plan, scores, steps),
+        **_settings_of_times(dense, plan, times, dense_metrics.latency.median / small_metrics.latency.median),
+        "notes": [*examples.notes, *plan.notes, *times.notes],
+        "warnings": list(warning_lines()),
+        "metric": "" if metric is None else metric_name(metric),
+        "left_out": [] if time is None else list(time.left_out),
+        "tokens": 0 if words_of is None else token_count(examples.timed),
+    }
+    return Report(
+        title=plan.network.title, examples=len(evaluations[0].losses), held_out=examples.held_out, dense=dense_metrics,
+        pruned=small_metrics, keep=dict(plan.keep), scores=scores, kept=plan.kept, settings=settings,
+        groups={name: (plan.network[name].size, len(indices)) for name, indices in plan.kept.items()},
+        kinds={name: plan.network[name].kind for name in plan.kept}, new_biases=plan.new_biases,
+        changes=evaluations[1].changes_from(evaluations[0]),
+    )  # fmt: skip
 
 
 def _all_times(
@@ -114,12 +101,22 @@ def _all_times(
     runtime: str,
     context_length: int | None,
     is_late: bool = False,
-) -> tuple["TimedNetworks", int, dict[str, Any] | None]:
+) -> "TimedNetworks":
     """Return the times of two networks, the page faults of the smaller one, and their times of text generation."""
     writes = plan.network.program.writes
     times = _timed_in_runtime(dense, small, batch, runtime, writes, is_late)
     faults = _page_faults(small, batch, writes) if times.runtime == EAGER else 0
-    return times, faults, generation_setting(dense, small, plan, batch, context_length)
+    return replace(times, faults=faults, generation=generation_setting(dense, small, plan, batch, context_length))
+
+
+def _settings_of_times(dense: nn.Module, plan: Plan, times: "TimedNetworks", speedup: float) -> dict[str, Any]:
+    """Return the settings of a report that follow from measured times."""
+    return {
+        "runtime": times.runtime,
+        "generation": times.generation,
+        "layers": [asdict(layer) for layer in times.layers],
+        "speed": speed_note(dense, plan, times.layers, speedup, times.faults),
+    }
 
 
 def _settings_of_run(plan: Plan, scores: Scores, steps: Sequence[RepairStep]) -> dict[str, Any]:
@@ -150,12 +147,16 @@ class TimedNetworks:
         seconds: the times of repeated runs, for each network.
         layers: the times of each module in both networks.
         notes: the reason if this is not the requested runtime.
+        faults: the page faults of one run of the smaller network in torch.
+        generation: the times of text generation, as reports have them; None for other models.
     """
 
     runtime: str
     seconds: list[list[float]]
     layers: tuple[LayerTime, ...]
     notes: tuple[str, ...] = ()
+    faults: int = 0
+    generation: dict[str, Any] | None = None
 
 
 def _timed_in_runtime(

@@ -99,18 +99,14 @@ def prune_while_training(
     options = (dict(keep), by, towards, every, units_per_step, round_to, floor, only, skip)
     session = training_session(model, data, test, learning_rate, batch_size, seed, checkpoint, options)
     work = copy_model(model, {})
-    requires_grad = {name: parameter.requires_grad for name, parameter in work.named_parameters()}
-    for parameter in work.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
+    requires_grad = _require_all_gradients(work)
     network = trace(work, session.example)
     marked_session = session.marked_by(network)
-    batches = _with_targets(marked_session, towards)
-    settings = replace(marked_session.settings, distill=towards == "dense")
-    session = replace(marked_session, batches=batches, settings=settings)
+    session = _session_towards(towards, marked_session)
     loop = session.loop(work)
     schedule = TaylorSchedule(
         work, network, loop.optimizer, keep, every=every, units_per_step=units_per_step, round_to=round_to,
-        by=None if by == OWN_GATES else by, data=batches, floor=floor, only=only, skip=skip,
+        by=None if by == OWN_GATES else by, data=session.batches, floor=floor, only=only, skip=skip,
     )  # fmt: skip
     with stage("prune", TAYLOR_STAGES):
         pruning_steps = loop.until("removals", lambda: schedule.is_finished, schedule)
@@ -124,6 +120,14 @@ def prune_while_training(
         return _result(marked_session, small, schedule, note)
 
 
+def _require_all_gradients(model: nn.Module) -> dict[str, bool]:
+    """Make all floating point parameters require gradients. Return which parameters did before, by name."""
+    requires_grad = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    return requires_grad
+
+
 def _cut_network(schedule: TaylorSchedule, requires_grad: Mapping[str, bool]) -> nn.Module:
     """Return the cut network, whose parameters require gradients as those of the dense one did."""
     small = schedule.cut()
@@ -131,6 +135,12 @@ def _cut_network(schedule: TaylorSchedule, requires_grad: Mapping[str, bool]) ->
         parameter.requires_grad_(requires_grad.get(name, True))
         parameter.grad = None
     return small
+
+
+def _session_towards(towards: str, session: TrainingSession) -> TrainingSession:
+    """Return the session with the targets and the loss of an option of `towards`."""
+    settings = replace(session.settings, distill=towards == "dense")
+    return replace(session, batches=_with_targets(session, towards), settings=settings)
 
 
 def _with_targets(session: TrainingSession, towards: str) -> list[Batch]:

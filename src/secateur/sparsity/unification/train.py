@@ -18,6 +18,7 @@ from secateur.sparsity.unification.unification import Unification
 from secateur.surgery.lineage import folded_copy, lineage_of, record_cut
 from secateur.surgery.recipe import make_recipe
 from secateur.tracing import trace
+from secateur.training.loop import TrainingLoop
 from secateur.training.session import training_session
 from secateur.utils.plurals import number_of
 from secateur.utils.progress import stage
@@ -100,13 +101,7 @@ def unify(
     method = Unification(
         work, loop.optimizer, pruned, unified, shape=shape, rho=rho, every=every, only=only, skip=skip
     )  # fmt: skip
-    with stage("unify", UNIFICATION_STAGES):
-        loop.run("towards blocks", soft_steps, method)
-    residuals = method.residuals
-    method.harden()
-    with stage("tune", UNIFICATION_STAGES):
-        loop.run("blocks", tuning_steps, method)
-    method.release()
+    residuals = _train(method, loop, soft_steps, tuning_steps)
     if not full_precision:
         halved(work)
     if lineage_of(work) is None:
@@ -119,6 +114,22 @@ def unify(
     fractions = f"{pruned:.0%} of the blocks pruned, {method.fractions[1]:.0%} unified"
     note = f"{fractions}, {number_of(soft_steps, 'step')} towards blocks, {tuning_steps:,} with them"
     return result.measured(session, RunSettings("unification", note, requested_keep))
+
+
+def _train(method: Unification, loop: TrainingLoop, soft_steps: int, tuning_steps: int) -> Mapping[str, float]:
+    """Train with the penalty and then with exact blocks.
+
+    Returns:
+        The residuals of the method at the end of the steps with the penalty.
+    """
+    with stage("unify", UNIFICATION_STAGES):
+        loop.run("towards blocks", soft_steps, method)
+    residuals = method.residuals
+    method.harden()
+    with stage("tune", UNIFICATION_STAGES):
+        loop.run("blocks", tuning_steps, method)
+    method.release()
+    return residuals
 
 
 def _pruned_fraction(keep: Mapping[str, float] | None, pruned: float | None) -> float:
