@@ -79,6 +79,7 @@ def as_batches(
     dtype: torch.dtype | None = None,
     title: str = "",
     keeps_padding: bool = False,
+    model: nn.Module | None = None,
 ) -> list[Batch]:
     """Convert data to batches, in order; rows with padding are batched without it, with others of their length.
 
@@ -91,6 +92,7 @@ def as_batches(
         dtype: of floating-point arrays; by default torch's default. Tensors keep their own.
         title: the name of the model's class; `labels` of a causal language model become the next tokens.
         keeps_padding: whether padded rows keep their padding, for programs, which run at one size.
+        model: the model, which may make a decoder's tokens from labels; None if it is not known.
 
     Raises:
         DataError: there are no batches, or a batch is empty or contains NaN or infinity.
@@ -101,7 +103,8 @@ def as_batches(
         raise DataError("data gave no batches; a generator that was used up gives none, so pass a list or a DataLoader")
     for number, batch in enumerate(batches):
         check_batch(batch, number)
-    return with_next_tokens(batches if keeps_padding else without_padding(batches, batch_size), title)
+    batches = with_decoder_tokens(model, batches)
+    return with_next_tokens(batches if keeps_padding else without_padding(batches, batch_size, model), title)
 
 
 def _batch_items(data: Any, batch_size: int, dtype: torch.dtype | None) -> list[Any]:
@@ -166,10 +169,9 @@ def example_batches(
         args, kwargs = _inputs(example, dtype)
         labels = kwargs.pop("labels", None)
         check_batch(Batch(args, kwargs), 0)
-        whole_batch = Batch(args, kwargs, labels)
+        (whole_batch,) = with_decoder_tokens(model, [Batch(args, kwargs, labels)])
     else:
-        whole_batch = as_batches(example, dtype=dtype)[0]
-    (whole_batch,) = with_decoder_tokens(model, [whole_batch])
+        whole_batch = as_batches(example, dtype=dtype, model=model)[0]
     whole_batch = on_device(Batch(whole_batch.args, whole_batch.kwargs), device)
     size = whole_batch.size
     if not whole_batch.is_divisible:

@@ -5,31 +5,34 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateur.data.batch import Batch, concat_batches
+from secateur.data.decoder_inputs import decoder_label_mask
 
 MASK, DECODER_MASK = "attention_mask", "decoder_attention_mask"
 DECODER = "decoder_"
 BY_POSITION = ("embeds", "hidden", "features", "values")  # in names of floating-point inputs with positions
 
-Spans = Mapping[str, tuple[int, int]]
+Spans = Mapping[str, tuple[int, int, int]]  # by mask: first token, end of the tokens, length of the mask
 
 
-def without_padding(batches: Sequence[Batch], batch_size: int) -> list[Batch]:
+def without_padding(batches: Sequence[Batch], batch_size: int, model: nn.Module | None = None) -> list[Batch]:
     """Return batches in which no row is padded: rows without their padding, with those of the same length.
 
-    Padding is where `attention_mask` (or `decoder_attention_mask`) is 0 before or behind the tokens of a row. Batches
-    without such a mask, or with zeros between tokens, stay as they are.
+    Padding is where `attention_mask` (or `decoder_attention_mask`) is 0 before or behind the tokens of a row. Where a
+    decoder's tokens are made from labels and have no mask, padding is behind the last label that counts. Batches
+    without padding, or with zeros between tokens, stay as they are.
 
     Args:
         batches: the batches.
         batch_size: the most rows of a new batch.
+        model: the model, which may make a decoder's tokens from labels; None if it is not known.
     """
     result: list[Batch] = []
     groups: dict[tuple[Any, ...], list[Batch]] = {}
     for batch in batches:
-        spans = _spans(batch)
+        spans = _spans(batch, model)
         if spans is None:
             result.append(batch)
             continue
@@ -45,19 +48,21 @@ def without_padding(batches: Sequence[Batch], batch_size: int) -> list[Batch]:
     return result
 
 
-def _spans(batch: Batch) -> list[Spans] | None:
-    """Return the first position of tokens and the one behind the last for each row and mask; None without padding."""
+def _spans(batch: Batch, model: nn.Module | None) -> list[Spans] | None:
+    """Return where the tokens of each row are by each of its masks; None without padding."""
     masks = {name: batch.kwargs.get(name) for name in (MASK, DECODER_MASK)}
+    if masks[DECODER_MASK] is None:
+        masks[DECODER_MASK] = decoder_label_mask(model, batch)
     tensors = {name: mask for name, mask in masks.items() if isinstance(mask, Tensor) and _is_mask(mask, batch)}
     if not tensors or not batch.is_divisible or all(bool(mask.bool().all()) for mask in tensors.values()):
         return None
-    spans: list[dict[str, tuple[int, int]]] = [{} for _ in range(batch.size or 0)]
+    spans: list[dict[str, tuple[int, int, int]]] = [{} for _ in range(batch.size or 0)]
     for name, mask in tensors.items():
         for row, present in enumerate(mask.bool().cpu()):
             positions = torch.nonzero(present).flatten()
             if not len(positions) or int(positions[-1]) - int(positions[0]) + 1 != len(positions):
                 return None  # nothing but padding, or holes, which are no padding
-            spans[row][name] = int(positions[0]), int(positions[-1]) + 1
+            spans[row][name] = int(positions[0]), int(positions[-1]) + 1, len(present)
     return list(spans)
 
 
@@ -67,21 +72,22 @@ def _is_mask(mask: Tensor, batch: Batch) -> bool:
 
 def _trim_row(example: Batch, spans: Spans) -> Batch:
     """Return one row without its padding."""
-    lengths = {name: example.kwargs[name].shape[1] for name in spans}
-    inputs = {name: _slice(name, value, spans, lengths) for name, value in example.kwargs.items()}
+    inputs = {name: _slice(name, value, spans) for name, value in example.kwargs.items()}
     name = f"{DECODER}target" if any(name.startswith(DECODER) for name in example.kwargs) else "target"
-    return replace(example, kwargs=inputs, target=_slice(name, example.target, spans, lengths))
+    return replace(example, kwargs=inputs, target=_slice(name, example.target, spans))
 
 
-def _slice(name: str, value: Any, spans: Spans, lengths: Mapping[str, int]) -> Any:
+def _slice(name: str, value: Any, spans: Spans) -> Any:
     """Return an input or a target of one row without the padding of the mask that it belongs to."""
     mask = DECODER_MASK if name.startswith(DECODER) else MASK
-    if mask not in spans or not isinstance(value, Tensor) or value.dim() < 2 or value.shape[1] != lengths[mask]:
+    if mask not in spans or not isinstance(value, Tensor) or value.dim() < 2:
+        return value
+    start, end, length = spans[mask]
+    if value.shape[1] != length:
         return value
     by_position = value.dim() == 2 and not value.is_floating_point()
     if not (by_position or name == mask or any(word in name for word in BY_POSITION)):
         return value
-    start, end = spans[mask]
     return value[:, start:end]
 
 

@@ -11,7 +11,6 @@ from torch.utils import _pytree as pytree
 from secateur.coupling.network import Network
 from secateur.data.batch import Batch, on_device
 from secateur.data.conversion import as_batches
-from secateur.data.decoder_inputs import with_decoder_tokens
 from secateur.data.model_inputs import device_of, floating_type, with_accepted_names, with_tokens_by_position
 from secateur.data.next_tokens import TOKENS
 from secateur.data.user_examples import UserExamples
@@ -125,9 +124,9 @@ def _without_unusable_targets(
 def batches_of_model(model: nn.Module, data: Any, keeps_padding: bool = False) -> list[Batch]:
     """Convert data to batches for a model: of its type, and with the targets that belong to its outputs."""
     keeps_padding = keeps_padding or isinstance(model, fx.GraphModule)
-    batches = as_batches(data, dtype=floating_type(model), title=type(model).__name__, keeps_padding=keeps_padding)
-    batches = with_decoder_tokens(model, with_accepted_names(model, batches))
-    return with_labels_as_inputs(model, batches, partial(_output_of, model))
+    title = type(model).__name__
+    batches = as_batches(data, dtype=floating_type(model), title=title, keeps_padding=keeps_padding, model=model)
+    return with_labels_as_inputs(model, with_accepted_names(model, batches), partial(_output_of, model))
 
 
 def _output_of(model: nn.Module, batch: Batch) -> Any:
@@ -150,8 +149,8 @@ def _test_batches(model: nn.Module, test: Any, keeps_padding: bool) -> list[Batc
 def batches_for(network: Network, data: Any) -> list[Batch]:
     """Convert data to batches for a traced network."""
     dtype = next((network.program.state(name).dtype for name in network.program.parameters), None)
-    batches = as_batches(data, network.batch_size, dtype, network.title, network.as_program)
-    batches = with_decoder_tokens(network.modules.get(""), batches)
+    model = network.modules.get("")
+    batches = as_batches(data, network.batch_size, dtype, network.title, network.as_program, model)
     return batches if TOKENS in network.example.kwargs else [with_tokens_by_position(batch) for batch in batches]
 
 
