@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from language.subject import LanguageSubject
-from secateur.coupling.network import Group, Network
+from secateur.coupling.group import Group
+from secateur.coupling.network import Network
 from secateur.importance.context import CriterionContext
 from secateur.masking.linear_layers import LinearLayer, layers_of
 

@@ -7,7 +7,8 @@ from functools import cached_property
 import torch
 
 from secateur.allocation.simulate import PlanSimulator
-from secateur.coupling.network import Group, Kept, Network
+from secateur.coupling.group import Group
+from secateur.coupling.network import Kept, Network
 from secateur.coupling.residual_blocks import blocks_of, groups_inside, is_inside
 from secateur.graph.operators import module_path
 from secateur.masking.linear_layers import LinearLayer

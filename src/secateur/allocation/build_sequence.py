@@ -12,8 +12,9 @@ from secateur.allocation.loss_order import loss_aware
 from secateur.allocation.removal_sequence import RemovalSequence
 from secateur.allocation.score_checks import check_scores
 from secateur.allocation.strategies import LOSSES, STRATEGIES, OrderContext, Strategy, halfway_order
+from secateur.coupling.group import Group
 from secateur.coupling.group_sizes import sizes_in_steps
-from secateur.coupling.network import Group, Kept, Network
+from secateur.coupling.network import Kept, Network
 from secateur.coupling.residual_blocks import blocks_of, groups_inside
 from secateur.errors import BudgetError
 from secateur.evaluation.channel_steps import preferred_multiple

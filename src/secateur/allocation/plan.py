@@ -9,7 +9,7 @@ from torch import nn
 from secateur.allocation.budget import check_metric_bound, has_time, parse_budget, timed_phase
 from secateur.allocation.choose_plan import choose_plan
 from secateur.allocation.config import DEFAULTS, WITHOUT_DATA, PruneConfig, check_allocation
-from secateur.allocation.examples import checked_examples
+from secateur.allocation.examples import checked_calibration
 from secateur.allocation.loss_curves import Curves
 from secateur.allocation.plan_without_data import plan_without_data
 from secateur.allocation.score_checks import check_scores, warn_of_other_weights
@@ -18,18 +18,15 @@ from secateur.coupling.network import Network
 from secateur.coupling.plan import Budget, Plan
 from secateur.entry import entry_point_with
 from secateur.errors import BudgetError, OptionError
-from secateur.evaluation.calibration import Calibration
 from secateur.evaluation.channel_steps import channel_step
 from secateur.evaluation.latency_table import LatencyTable
 from secateur.evaluation.losses import Loss
 from secateur.evaluation.metrics import Metric
 from secateur.evaluation.runtimes import check_runtime, runtime_of
 from secateur.graph.parametrizations import bake_parametrizations
-from secateur.importance.context import network_microbatches
 from secateur.importance.scores import Scores
 from secateur.recovery.repair_table import How, resolve_repairs
 from secateur.surgery.config_layout_network import with_config_layout
-from secateur.surgery.recipe import check_shapes
 from secateur.utils.time_budget import TimeBudget
 
 
@@ -147,7 +144,7 @@ def plan(
         return plan_without_data(network, scores, budget, config, latency)
     if latency is None:
         _check_time(budget, config.target, model)
-    return choose_plan(_calibration(network, data, loss, model), scores, budget, config, model, latency)
+    return choose_plan(checked_calibration(network, data, loss, model), scores, budget, config, model, latency)
 
 
 def _check_names(config: PruneConfig, network: Network) -> None:
@@ -160,20 +157,6 @@ def _check_names(config: PruneConfig, network: Network) -> None:
     channel_step(config.target, network.device)
     if config.repair is not None:
         resolve_repairs(config.repair)
-
-
-def _calibration(network: Network, data: Any, loss: Loss | None, model: nn.Module | None) -> Calibration:
-    """Return the examples to try plans on, and the dense model if it is given.
-
-    Raises:
-        DataError: the examples cannot be used.
-        SecateurError: the model is not the one that was traced.
-    """
-    batches = checked_examples(network, data, by_example=loss is None)
-    dense = None if model is None else bake_parametrizations(model)
-    if dense is not None:
-        check_shapes(dense, network)
-    return Calibration(network, network_microbatches(network, batches), dense)
 
 
 def _check_time(budget: Budget, target: str, model: nn.Module | None) -> None:

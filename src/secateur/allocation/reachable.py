@@ -11,8 +11,9 @@ from secateur.allocation.remaining_fractions import fractions, fractions_of
 from secateur.allocation.removal_sequence import RemovalSequence
 from secateur.allocation.tied_groups import check_even, tie_groups
 from secateur.coupling.effective_macs import effective_macs
+from secateur.coupling.group import Group
 from secateur.coupling.group_sizes import Sizes
-from secateur.coupling.network import Group, Kept, Network
+from secateur.coupling.network import Kept, Network
 from secateur.entry import entry_point
 from secateur.evaluation.channel_steps import AUTO, channel_step
 from secateur.importance.scores import GroupScores, Scores

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from secateur.coupling.network import Group, Network
+from secateur.coupling.group import Group
+from secateur.coupling.network import Network
 from secateur.errors import BudgetError
 from secateur.importance.checkpoint import has_weights
 from secateur.importance.scores import Scores

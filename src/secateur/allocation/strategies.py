@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from secateur.allocation.loss_curves import Curves
-from secateur.coupling.network import Group, Kept, Network
+from secateur.coupling.group import Group
+from secateur.coupling.network import Kept, Network
 from secateur.evaluation.latency_table import LatencyTable
 
 LOSSES = ("obs",)

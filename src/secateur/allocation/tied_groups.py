@@ -10,7 +10,8 @@ from torch import Tensor
 from secateur.allocation.budget import UNIT_COUNT
 from secateur.allocation.strategies import LOSSES
 from secateur.coupling.config_layout import TiedGroups
-from secateur.coupling.network import Group, Kept, Network
+from secateur.coupling.group import Group
+from secateur.coupling.network import Kept, Network
 from secateur.coupling.plan import Budget, Plan
 from secateur.coupling.regroup import renumber_units
 from secateur.errors import OptionError

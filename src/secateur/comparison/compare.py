@@ -10,7 +10,12 @@ from typing import Any
 from torch import nn
 
 from secateur.allocation.config import COMPARISON
-from secateur.comparison.settings import check_comparison, comparison_budgets, named_criteria
+from secateur.comparison.settings import (
+    check_comparison,
+    comparison_budgets,
+    named_criteria,
+    options_by_current_names,
+)
 from secateur.comparison.trials import ComparisonTrials, calibration_and_tests
 from secateur.coupling.block_selection import SelectedNetwork, select_units
 from secateur.coupling.group_sizes import Sizes
@@ -24,7 +29,6 @@ from secateur.importance.data_checks import checked_data
 from secateur.importance.registry import CriterionLike
 from secateur.importance.score import score
 from secateur.importance.scores import Scores
-from secateur.options.renamed import with_current_names
 from secateur.options.selections import Selection
 from secateur.pruning.run_checkpoint import RunCheckpoint, run_checkpoint
 from secateur.pruning.setting_checks import check_layout, check_network
@@ -111,7 +115,7 @@ def compare(
         (['l1', 'obs'], True)
     """
     budgets, criteria = comparison_budgets(keep, sizes), named_criteria(by)
-    options = _with_current_names(options or {})
+    options = options_by_current_names(options or {})
     check_comparison(criteria, options, allocation, repair)
     check_layout(model, layout, False)
     wanted_kinds(kinds, False)
@@ -140,14 +144,6 @@ def compare(
 def _selection(selected_network: SelectedNetwork) -> dict[str, Any]:
     """Return the arguments of `score` that select groups."""
     return {"only": selected_network.only, "skip": selected_network.skip}
-
-
-def _with_current_names(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of each criterion, with the present names of options that were renamed."""
-    return {
-        name: with_current_names(settings) if isinstance(settings, Mapping) else settings
-        for name, settings in options.items()
-    }
 
 
 def _scorings(

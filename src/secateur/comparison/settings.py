@@ -11,6 +11,7 @@ from secateur.errors import NameMatchError
 from secateur.importance.registry import CriterionLike, find_criterion
 from secateur.importance.score import check_scoring
 from secateur.options import check_name
+from secateur.options.renamed import with_current_names
 from secateur.options.table import check_option
 from secateur.recovery.repair_table import How, resolve_repairs
 
@@ -23,6 +24,15 @@ def comparison_budgets(keep: Mapping[str, float | Sequence[float]] | None, sizes
     if keep is None and sizes:
         return [{}]
     return parse_budgets({"macs": FRACTIONS} if keep is None else keep)
+
+
+def options_by_current_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of each criterion, under the current names of options that were renamed."""
+    current_options: dict[str, Any] = {}
+    for name, settings in options.items():
+        is_valid = isinstance(settings, Mapping)  # others are refused by `check_comparison`
+        current_options[name] = with_current_names(settings, stacklevel=3) if is_valid else settings
+    return current_options
 
 
 def check_comparison(

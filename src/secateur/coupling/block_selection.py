@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from secateur.coupling.group import Group
 from secateur.coupling.group_selection import groups_of
-from secateur.coupling.network import Group, Network
+from secateur.coupling.network import Network
 from secateur.coupling.regroup import renumber_units
 from secateur.coupling.residual_blocks import groups_inside, is_inside, without_blocks
 from secateur.errors import NameMatchError

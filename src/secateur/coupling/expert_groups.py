@@ -8,9 +8,10 @@ from torch import Tensor
 
 from secateur.coupling.consumers import Consumer
 from secateur.coupling.cost import Work
+from secateur.coupling.group import Group
 from secateur.coupling.grouping import Units, build_groups
 from secateur.coupling.label_tracer import LabelTracer
-from secateur.coupling.network import Group, Network
+from secateur.coupling.network import Network
 
 
 def add_experts(network: Network, first_tracer: LabelTracer, tracer: LabelTracer) -> Network:

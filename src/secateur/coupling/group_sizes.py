@@ -16,7 +16,8 @@ from secateur.options.selections import Selector, is_selection
 from secateur.utils.plurals import number_of
 
 if TYPE_CHECKING:
-    from secateur.coupling.network import Group, Network
+    from secateur.coupling.group import Group
+    from secateur.coupling.network import Network
 
 PERCENT = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*")
 Size = int | float | str | Sequence[int] | Tensor

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secateur.coupling.group import Group
 from secateur.coupling.label_components import frozen_components, label_components
 from secateur.coupling.label_tracer import LabelTracer
 from secateur.coupling.labels import ParameterAxis, squeeze_expanded
 from secateur.coupling.members import Frozen, TensorAxis
-from secateur.coupling.network import Group
 from secateur.coupling.trace_records import Freeze
 
 Array = np.ndarray

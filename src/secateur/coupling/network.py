@@ -1,4 +1,4 @@
-"""A traced network: groups of units, the axes on which they lie, and their consumers."""
+"""A traced network: its groups of units, their consumers and their costs, and its program."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from secateur.coupling.config_layout import ConfigLayout
 from secateur.coupling.consumers import Consumer, UnitAxis
 from secateur.coupling.cost import Cost, TensorCost, Work, cost_of
+from secateur.coupling.group import Group
+from secateur.coupling.group_plot import plot_group_costs
 from secateur.coupling.group_selection import groups_by_module, select_groups
 from secateur.coupling.members import AttributeUpdate, Frozen, TensorAxis
 from secateur.coupling.shape_literals import ShapeLiteral
@@ -27,52 +29,12 @@ from secateur.options.call_checks import checked_calls
 from secateur.options.selections import Selection
 from secateur.utils.data_frame import data_frame_of_rows
 from secateur.utils.html_table import html_table
-from secateur.utils.plots import axes_for, bars_of_two
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
 Kept = Mapping[str, Tensor]
-
-
-@checked_calls
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Units of one kind that can be compared with each other.
-
-    Args:
-        name: the first module that makes them.
-        size: the number of units.
-        offset: the number of the first unit in the network; the others follow.
-        kind: "channels" of convolutions, "neurons" of linear layers, "residual" for the width that sums hold together,
-            "heads" of attention or "head width", the same positions of all heads, "experts" of a mixture, "bundles" of
-            heads with their share of the width, or whole "blocks".
-        members: the axes on which the units lie.
-        dropouts: names of the dropout modules that act on them.
-        fewest: the least number to keep: 2 where the model's own code drops an axis of length 1.
-        block_paths: of blocks, the path of each.
-        multiple: a number of which the model's kernels require multiples; the number of kept units is one.
-    """
-
-    name: str
-    size: int
-    offset: int
-    kind: str
-    members: tuple[TensorAxis, ...]
-    dropouts: tuple[str, ...]
-    fewest: int = 1
-    block_paths: tuple[str, ...] = ()
-    multiple: int = 1
-
-    @property
-    def span(self) -> slice:
-        """The numbers of its units in the network."""
-        return slice(self.offset, self.offset + self.size)
-
-    def owns(self, units: Tensor) -> bool:
-        """Return whether any of these units of the network belongs to the group."""
-        return bool(((units >= self.offset) & (units < self.offset + self.size)).any())
 
 
 @checked_calls
@@ -264,13 +226,7 @@ class Network(ProcessBound):
         Args:
             ax: the axes to plot on; by default those of a new figure.
         """
-        groups, dense = self.to_dict()["groups"], self.cost()
-        axes = axes_for(ax, 6, 0.8 + 0.28 * len(groups))
-        macs = [group["macs"] / max(dense.macs, 1) for group in groups.values()]
-        params = [group["params"] / max(dense.params, 1) for group in groups.values()]
-        bars_of_two(axes, list(groups), macs, params, ["MACs", "parameters"])
-        axes.set_xlabel("fraction of the network")
-        return axes
+        return plot_group_costs(self, ax)
 
     def __str__(self) -> str:
         return network_table(self)

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from secateur.coupling.cost import Cost
 from secateur.coupling.effective_macs import EffectiveMacs
+from secateur.coupling.group import Group
 from secateur.coupling.group_sizes import Sizes
 from secateur.coupling.metric_change import MetricChange
-from secateur.coupling.network import Group, Kept, Network
+from secateur.coupling.network import Kept, Network
 from secateur.coupling.new_biases import grown_biases
 from secateur.coupling.plan_edits import edited_plan
 from secateur.options.call_checks import checked_calls

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from secateur.coupling.cost import WHOLE, Cost, Work
 from secateur.coupling.effective_macs import channel_axes
-from secateur.coupling.network import Group, Network
+from secateur.coupling.group import Group
+from secateur.coupling.network import Network
 
 
 @dataclass(frozen=True, eq=False)

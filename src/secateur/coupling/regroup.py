@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from secateur.coupling.consumers import ConstantSink
+from secateur.coupling.group import Group
 from secateur.coupling.members import Frozen, TensorAxis
-from secateur.coupling.network import Group, Network
+from secateur.coupling.network import Network
 
 
 def freeze_groups(network: Network, reasons: Mapping[str, str]) -> Network:

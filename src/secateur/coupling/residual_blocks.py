@@ -10,8 +10,9 @@ from torch.fx import Node
 
 from secateur.coupling.consumers import Consumer
 from secateur.coupling.cost import WHOLE
+from secateur.coupling.group import Group
 from secateur.coupling.members import TensorAxis
-from secateur.coupling.network import Group, Network
+from secateur.coupling.network import Network
 from secateur.coupling.removable_blocks import RemovableBlock, home_path, is_within, symbolic_shape
 
 

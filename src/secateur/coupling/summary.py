@@ -11,7 +11,8 @@ from secateur.utils.plurals import number_of
 from secateur.utils.text_table import align_columns
 
 if TYPE_CHECKING:
-    from secateur.coupling.network import Group, Network
+    from secateur.coupling.group import Group
+    from secateur.coupling.network import Network
 
 WRAP = 3
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from secateur.coupling.network import Group
+from secateur.coupling.group import Group
 from secateur.options import check_name
 
 AUTO = "auto"

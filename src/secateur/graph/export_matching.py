@@ -19,10 +19,9 @@ from secateur.graph.export_operators import (
     keyword_argument,
     positional_arguments,
 )
-from secateur.graph.input_shapes import Sizes, evaluate_length
 from secateur.graph.program import Program
 from secateur.graph.resized_calls import Inserted, ResizedCalls
-from secateur.graph.settled_numbers import MismatchError, Number, matched_number
+from secateur.graph.settled_numbers import MismatchError, Number, SettledNumbers, computed_numbers
 
 MULTIPLES = (1, 2, 3)  # of the batch size, at which numbers that grow with it are compared
 
@@ -62,21 +61,10 @@ class Matching:
         points = [sizes]
         if batch_symbol is not None:
             points = [{**sizes, batch_symbol: sizes[batch_symbol] * factor} for factor in MULTIPLES]
-        computed_numbers = [self._computed_numbers(point) for point in points]
-
-        def settle(value: Any) -> Any:
-            if isinstance(value, Number):
-                return matched_number(value, points, computed_numbers)
-            if isinstance(value, Inserted):
-                kwargs = {name: settle(nested) for name, nested in value.kwargs.items()}
-                return Inserted(value.target, tuple(settle(nested) for nested in value.args), kwargs)
-            if isinstance(value, list | tuple):
-                return type(value)(settle(nested) for nested in value)
-            return value
-
+        numbers = SettledNumbers(points, [computed_numbers(self.first, self._originals, point) for point in points])
         calls = {}
         for node, (args, kwargs) in self._calls.items():
-            call = tuple(settle(value) for value in args), {name: settle(v) for name, v in kwargs.items()}
+            call = tuple(map(numbers.settle, args)), {name: numbers.settle(v) for name, v in kwargs.items()}
             if call != (node.args, dict(node.kwargs)):
                 calls[node] = call
         _check_layers(calls)
@@ -215,20 +203,6 @@ class Matching:
     def _code_of(program: Program, node: Node) -> str:
         target = getattr(program.exported.graph_module, str(node.target))
         return str(getattr(target, "code", target))
-
-    def _computed_numbers(self, sizes: Sizes) -> dict[Node, Any]:
-        """Compute the values of the first export's operators on numbers at sizes of the other export."""
-        values: dict[Node, Any] = {}
-        for node in self.first.nodes:
-            if node.op != "call_function" or gives_tensors(node):
-                continue
-            if node.target is torch.ops.aten.sym_size.int:
-                source, axis = node.args
-                values[node] = evaluate_length(self._originals[source].meta["val"].shape[axis], sizes)  # type: ignore[index]
-            elif all(used in values for used in node.all_input_nodes) and callable(node.target):
-                args, kwargs = torch.fx.map_arg((node.args, node.kwargs), values.__getitem__)
-                values[node] = node.target(*args, **kwargs)
-        return values
 
 
 def _check_layers(calls: Mapping[Node, Any]) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.coupling.consumers import Consumer
-from secateur.coupling.network import Group, Network
-from secateur.coupling.rules.registry import rule_of
+from secateur.coupling.group import Group
+from secateur.coupling.network import Network
 from secateur.data.batch import Batch
 from secateur.errors import DataError
 from secateur.graph.operators import module_path, with_argument
@@ -182,12 +182,6 @@ def _call_with_tap(
         results[tap] = function(tap, operand(consumer, args, kwargs))
     args, kwargs = with_argument(consumer.node, args, kwargs, consumer.argument, results[tap])
     return target(*args, **kwargs)
-
-
-def straight_through(program: Program) -> dict[Node, OpOverride]:
-    """Return overrides by which gradients pass through detached and copied activations."""
-    calls = {node: rule_of(node).straight_through for node in program.nodes}
-    return {node: call for node, call in calls.items() if call is not None}
 
 
 def taps_by_group(

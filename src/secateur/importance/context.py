@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.coupling.network import Group, Network
+from secateur.coupling.group import Group
+from secateur.coupling.network import Network
 from secateur.data.batch import Batch, on_device
 from secateur.data.model_inputs import input_error
 from secateur.data.regrouping import regrouped_batches

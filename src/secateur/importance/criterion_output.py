@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.coupling.network import Group
+from secateur.coupling.group import Group
 from secateur.errors import DataError
 from secateur.importance.scores import GroupScores
 from secateur.options import kind_text

@@ -11,12 +11,12 @@ from torch.fx import Node
 
 from secateur.data.batch import Batch
 from secateur.graph.program import OpFn, OpOverride
-from secateur.importance.activation_taps import straight_through
 from secateur.importance.context import CriterionContext
 from secateur.importance.drawn_loss import DrawnLosses
 from secateur.importance.fisher import FisherAccumulator, FisherFactors, fisher_accumulators, skip_draws
 from secateur.masking.linear_layers import LinearLayer
 from secateur.masking.operands import operand
+from secateur.masking.straight_through import straight_through
 from secateur.utils.rng import generator_for
 
 MAX_ROWS = 20_000

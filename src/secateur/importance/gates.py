@@ -15,17 +15,18 @@ from torch.fx import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from secateur.coupling.consumers import UnitAxis
-from secateur.coupling.network import Group, Network
+from secateur.coupling.group import Group
+from secateur.coupling.network import Network
 from secateur.data.batch import Batch
 from secateur.errors import DataError
 from secateur.graph.program import OpFn, OpOverride
-from secateur.importance.activation_taps import straight_through
 from secateur.importance.context import CriterionContext
 from secateur.importance.gradient import example_loss
 from secateur.masking.ablation import MeanAblation
 from secateur.masking.gate_positions import GateSite, gate_positions
 from secateur.masking.operand_overrides import as_factor, chain_overrides
 from secateur.masking.operands import recorded_operand
+from secateur.masking.straight_through import straight_through
 
 
 class Gates:

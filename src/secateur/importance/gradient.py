@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from secateur.coupling.network import Group
+from secateur.coupling.group import Group
 from secateur.data.batch import Batch
 from secateur.errors import DataError
 from secateur.evaluation.losses import Reference
 from secateur.evaluation.outputs import is_logits, main_output, with_named_scores
 from secateur.importance.activation_taps import (
     ActivationTap,
-    straight_through,
     tap_handlers,
     tapped_context,
     taps_by_group,
@@ -30,6 +29,7 @@ from secateur.importance.activation_taps import (
 from secateur.importance.context import CriterionContext
 from secateur.importance.registry import criterion
 from secateur.importance.taylor import Taylor
+from secateur.masking.straight_through import straight_through
 from secateur.options.call_checks import checked_calls
 from secateur.utils.dtypes import as_real
 

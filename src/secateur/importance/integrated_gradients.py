@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.coupling.network import Group
+from secateur.coupling.group import Group
 from secateur.data.batch import Batch
 from secateur.errors import DataError
 from secateur.evaluation.losses import Reference
-from secateur.importance.activation_taps import straight_through
 from secateur.importance.config import CriterionConfig, option_field
 from secateur.importance.context import CriterionContext
 from secateur.importance.gates import check_divisible_batches
 from secateur.importance.registry import criterion
+from secateur.masking.straight_through import straight_through
 from secateur.options.call_checks import checked_calls
 from secateur.options.table import OPTIONS
 

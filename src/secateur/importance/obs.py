@@ -15,7 +15,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from secateur.coupling.network import Group, Network
+from secateur.coupling.group import Group
+from secateur.coupling.network import Network
 from secateur.data.batch import Batch
 from secateur.importance.activation_taps import ActivationTap, tapped_context
 from secateur.importance.config import CriterionConfig, option_field

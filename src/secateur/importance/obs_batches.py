@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from secateur.coupling.network import Group
+from secateur.coupling.group import Group
 from secateur.importance.context import CriterionContext
 from secateur.importance.drawn_loss import DrawnLosses
 from secateur.importance.elimination import BLOCK

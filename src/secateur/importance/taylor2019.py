@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from secateur.data.batch import Batch
-from secateur.importance.activation_taps import straight_through
 from secateur.importance.context import CriterionContext
 from secateur.importance.gates import Gates, mean_over_microbatches, microbatch_weights
 from secateur.importance.gradient import example_loss
@@ -22,6 +21,7 @@ from secateur.importance.magnitude import incoming
 from secateur.importance.registry import criterion
 from secateur.importance.scores import GroupScores
 from secateur.importance.taylor import Taylor
+from secateur.masking.straight_through import straight_through
 from secateur.utils.dtypes import real_product, to_widest
 from secateur.utils.rng import generator_for
 

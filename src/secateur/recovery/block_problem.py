@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from secateur.graph.cursor import ValuesOver
-from secateur.importance.activation_taps import straight_through
 from secateur.masking.linear_layers import LinearLayer
+from secateur.masking.straight_through import straight_through
 from secateur.recovery.folded_layers import FoldedLayer
 from secateur.recovery.input_covariance import CovarianceSums
 from secateur.recovery.paired_run import PairedExecution

@@ -8,7 +8,7 @@ from torch import Size, nn
 from secateur.data.batch import Batch
 from secateur.errors import OptionError, SurgeryError
 from secateur.graph.model_copies import copy_model
-from secateur.recovery.embedded import embedded_tensors
+from secateur.recovery.cut_tensors import tensors_by_name
 from secateur.recovery.training_task import TrainingFunction, TrainingTask
 from secateur.utils.default_device import on_callers_device
 
@@ -67,7 +67,7 @@ def custom_training(name: str, function: Trainer) -> TrainingFunction:
 
 
 def _tensor_shapes(model: nn.Module) -> dict[str, Size]:
-    return {name: tensor.shape for name, tensor in embedded_tensors(model).items()}
+    return {name: tensor.shape for name, tensor in tensors_by_name(model).items()}
 
 
 def _output_shape_text(shape: Size | None) -> str:

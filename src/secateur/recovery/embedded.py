@@ -24,6 +24,7 @@ from secateur.masking.operand_overrides import as_factor
 from secateur.masking.parameter_copies import ParameterCopy, parameter_copies
 from secateur.recovery.compact_layers import CompactLayer
 from secateur.recovery.compact_values import Axes, compact_axes, compact_operator
+from secateur.recovery.cut_tensors import cut_tensor_names, renamed_tensors, share_memory
 from secateur.recovery.embedded_state import EmbeddedState, FixedValues, expanded_vector
 from secateur.surgery.recipe import Recipe, kept_positions
 from secateur.utils.dtypes import to_widest
@@ -57,8 +58,8 @@ class EmbeddedPrunedNetwork:
     def of(small: nn.Module, network: Network, recipe: Recipe) -> "EmbeddedPrunedNetwork":
         """Embed a cut network."""
         program = network.program
-        cut_names = _cut_names(network, recipe)
-        tensors = _renamed_tensors(small, cut_names)
+        cut_names = cut_tensor_names(network, recipe)
+        tensors = renamed_tensors(small, cut_names)
         mask = network.mask(recipe.kept)
         names = set(program.state_names.values())
         compact = {name: tensors[name].detach() if name in tensors else program.state(name).detach() for name in names}
@@ -197,14 +198,9 @@ class EmbeddedPrunedNetwork:
         """Return the layers that compute kept positions alone."""
         if self.means:
             return {}
-        layers: dict[Node, CompactLayer] = {}
-        for layer in self.layers:
-            if self.is_removed(layer.node):
-                continue
-            compact_layer = CompactLayer.of(layer, self.mask)
-            if compact_layer is not None:
-                layers[layer.node] = compact_layer
-        return layers
+        kept_layers = [layer for layer in self.layers if not self.is_removed(layer.node)]
+        compact_layers = {layer.node: CompactLayer.of(layer, self.mask) for layer in kept_layers}
+        return {node: layer for node, layer in compact_layers.items() if layer is not None}
 
     def has_constant(self, layer: LinearLayer) -> bool:
         """Return whether a constant can be added to a layer's result."""
@@ -224,20 +220,16 @@ class EmbeddedPrunedNetwork:
 
     def write(self, small: nn.Module) -> None:
         """Copy this state to the small model."""
-        tensors = _renamed_tensors(small, self.cut_names)
+        tensors = renamed_tensors(small, self.cut_names)
         for name, value in self._compact_tensors(tensors):
             tensors[name].data.copy_(value)
 
     def copy_with_state(self, small: nn.Module) -> nn.Module:
         """Return a copy of the small model with this state; its tensors share their memory with the state."""
         copy = copy_sharing_parameters(small)
-        tensors = _renamed_tensors(copy, self.cut_names)
+        tensors = renamed_tensors(copy, self.cut_names)
         for name, value in self._compact_tensors(tensors):
-            target = tensors[name].data
-            if value.data_ptr() == target.data_ptr():
-                continue
-            is_alike = (value.stride(), value.dtype, value.device) == (target.stride(), target.dtype, target.device)
-            tensors[name].data = value if is_alike else torch.empty_like(target).copy_(value)
+            share_memory(tensors[name], value)
         return copy
 
     def _compact_tensors(self, names: Container[str]) -> Iterator[tuple[str, Tensor]]:
@@ -253,24 +245,3 @@ class EmbeddedPrunedNetwork:
         folds = (consumer.fold for consumer in self.network.new_biases())
         outputs = next(fold.outputs for fold in folds if fold is not None and fold.tensor == bias)
         return torch.nonzero(self.mask[outputs]).flatten()
-
-
-def _cut_names(network: Network, recipe: Recipe) -> dict[str, str]:
-    """Return the names of tensors in a cut model, by their names in the dense one; without those of skipped blocks."""
-    biases = (consumer.fold.tensor for consumer in network.new_biases() if consumer.fold is not None)
-    names = {*network.program.state_names.values(), *biases}
-    return {name: recipe.renamed(name) for name in names if not is_inside(name, recipe.skipped)}
-
-
-def _renamed_tensors(small: nn.Module, cut_names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Return the tensors of a cut model by their names in the dense one."""
-    tensors = embedded_tensors(small)
-    return {name: tensors[cut_name] for name, cut_name in cut_names.items() if cut_name in tensors}
-
-
-def embedded_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and buffers of a model by name."""
-    return {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }

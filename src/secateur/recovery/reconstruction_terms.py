@@ -10,8 +10,8 @@ from torch import Tensor
 from secateur.coupling.network import Network
 from secateur.data.batch import Batch
 from secateur.graph.cursor import Values
-from secateur.importance.activation_taps import straight_through
 from secateur.masking.linear_layers import LinearLayer
+from secateur.masking.straight_through import straight_through
 from secateur.recovery.batchnorm import Statistics
 from secateur.recovery.compact_layers import select_positions
 from secateur.recovery.embedded import EmbeddedPrunedNetwork

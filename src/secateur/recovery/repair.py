@@ -15,7 +15,7 @@ from secateur.importance.checkpoint import tensor_fingerprint
 from secateur.importance.context import as_examples, network_microbatches
 from secateur.importance.data_checks import batches_for, check_model_on, check_model_values
 from secateur.recovery.chain import RepairChain
-from secateur.recovery.embedded import embedded_tensors
+from secateur.recovery.cut_tensors import tensors_by_name
 from secateur.recovery.refit_memory import check_refit_memory
 from secateur.recovery.repair_runner import RepairSettings
 from secateur.recovery.repair_step import RepairStep
@@ -146,7 +146,7 @@ def _check_cut(cut_model: CutModel) -> None:
             "plan by which it was cut"
         )
     slices_of = {recipe.renamed(name): slices for name, slices in recipe.slices.items()}
-    for name, tensor in embedded_tensors(small).items():
+    for name, tensor in tensors_by_name(small).items():
         slices = slices_of.get(name, {})
         if any(tensor.dim() <= axis or tensor.shape[axis] != len(stays) for axis, stays in slices.items()):
             raise SurgeryError(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from secateur.errors import StorageError
 from secateur.files.state_memo import State, StateMemo
-from secateur.recovery.embedded import embedded_tensors
+from secateur.recovery.cut_tensors import tensors_by_name
 from secateur.recovery.refit import Choices
 from secateur.recovery.ridge import Choice
 from secateur.recovery.training_task import TrainingSchedule
@@ -80,7 +80,7 @@ def _state_of_repair(outcome: RepairOutcome, model: nn.Module) -> State:
         "fitted": outcome.fitted,
         "choices": None if choices is None else {name: [some.ridge, some.steps] for name, some in choices.items()},
         "schedule": _state_of_schedule(outcome.schedule),
-        "tensors": embedded_tensors(model),
+        "tensors": tensors_by_name(model),
     }
 
 
@@ -94,7 +94,7 @@ def _load(model: nn.Module, tensors: Any) -> None:
     Raises:
         StorageError: they are not those of the model.
     """
-    present = embedded_tensors(model)
+    present = tensors_by_name(model)
     if {name: tensor.shape for name, tensor in present.items()} != {
         name: tensor.shape for name, tensor in tensors.items()
     }:
@@ -105,4 +105,4 @@ def _load(model: nn.Module, tensors: Any) -> None:
 
 def copy_tensors(model: nn.Module, source: nn.Module) -> None:
     """Copy the parameters and buffers of one model into another of the same shape."""
-    _load(model, embedded_tensors(source))
+    _load(model, tensors_by_name(source))

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from secateur.coupling.group import Group
 from secateur.coupling.kinds import USUAL
-from secateur.coupling.network import Group, Network
+from secateur.coupling.network import Network
 from secateur.report.line_chart import LineStyle, line_style
 from secateur.utils.plurals import number_of
 

@@ -8,7 +8,8 @@ from torch.fx import Node
 
 from secateur.channel_graph.build import graph_of
 from secateur.channel_graph.graph import ChannelBlock, ChannelGraph
-from secateur.coupling.network import Group, Network
+from secateur.coupling.group import Group
+from secateur.coupling.network import Network
 from secateur.coupling.plan import Plan
 from secateur.graph.operators import arguments
 from secateur.graph.program import OpFn, OpOverride

@@ -9,15 +9,17 @@ import torch
 from torch import nn
 
 from secateur.coupling.config_layout import ConfigLayout, LayerList
-from secateur.coupling.network import Group, Network
+from secateur.coupling.group import Group
+from secateur.coupling.network import Network
 from secateur.coupling.new_biases import without_new_biases
 from secateur.coupling.regroup import freeze_groups
 from secateur.coupling.removable_blocks import find_blocks
 from secateur.coupling.residual_blocks import of_blocks, with_blocks, without_blocks
 from secateur.errors import OptionError
-from secateur.surgery.config_layout_search import LayoutSearch, kept_on_trial
+from secateur.surgery.config_layout_search import LayoutSearch
 from secateur.surgery.config_numbers import layer_lists
 from secateur.surgery.configured_models import ConfiguredShapes, shapes_of_state
+from secateur.surgery.tied_steps import kept_on_trial
 from secateur.surgery.trial_cut import TrialCutter
 
 NOT_SAID = "no number of the model's configuration says fewer of these units"

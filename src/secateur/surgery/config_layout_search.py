@@ -9,12 +9,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import torch
 from torch import nn
 
 from secateur.coupling.config_layout import ConfigLayout, TiedGroups
 from secateur.coupling.cost import WHOLE
-from secateur.coupling.network import Group, Kept, Network
+from secateur.coupling.group import Group
+from secateur.coupling.network import Kept, Network
 from secateur.surgery.aliased_model import AliasedModel
 from secateur.surgery.config_numbers import ShapeNumber, derived_numbers, layer_lists, shape_numbers
 from secateur.surgery.configured_models import (
@@ -26,6 +26,7 @@ from secateur.surgery.configured_models import (
 )
 from secateur.surgery.model_config import config_of
 from secateur.surgery.recipe import make_recipe
+from secateur.surgery.tied_steps import units_without_steps
 from secateur.utils.failure_text import failure_text
 
 MOST_SIZES, MOST_CHANGES = 12, 64
@@ -88,7 +89,7 @@ class LayoutSearch:
         names = tuple(group.name for group in groups)
         common = math.gcd(*sizes)
         for steps in list(_divisors(common))[:MOST_SIZES]:
-            kept = _without_steps(self.network, (TiedGroups(names, steps, {}),), 1)
+            kept = units_without_steps(self.network, (TiedGroups(names, steps, {}),), 1)
             expected_shapes = self._expected(kept)
             nearest: tuple[float, TiedGroups] | None = None
             for changed_fields in itertools.islice(_field_changes(fields, steps), MOST_CHANGES):
@@ -176,25 +177,3 @@ def _field_changes(fields: Sequence[ShapeNumber], steps: int) -> Iterator[Mappin
     for count in range(1, len(divisible) + 1):
         for fields_to_change in itertools.combinations(divisible, count):
             yield {number.name: number.value for number in fields_to_change}
-
-
-def _without_steps(network: Network, ties: Sequence[TiedGroups], removed: int) -> dict[str, torch.Tensor]:
-    """Return the units that are kept when tied groups lose the first units of some steps."""
-    return {
-        name: torch.arange(network[name].size)[removed * network[name].size // tie.steps :]
-        for tie in ties
-        for name in tie.groups
-    }
-
-
-def kept_on_trial(network: Network, layout: ConfigLayout) -> dict[str, torch.Tensor]:
-    """Return the units that are kept when every tie loses half of its steps, and every list one block."""
-    kept: dict[str, torch.Tensor] = {}
-    for tie in layout.ties:
-        kept |= _without_steps(network, (tie,), max(tie.steps // 2, 1))
-    for group in network.groups:
-        if group.block_paths:
-            last_blocks = {path.rpartition(".")[0]: index for index, path in enumerate(group.block_paths)}
-            indices = [index for index in range(group.size) if index not in last_blocks.values()]
-            kept[group.name] = torch.tensor(indices, dtype=torch.long)
-    return kept

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from secateur.coupling.network import Group, Kept, Network
+from secateur.coupling.group import Group
+from secateur.coupling.network import Kept, Network
 from secateur.coupling.regroup import freeze_groups
 from secateur.surgery.diagnose import (
     ancestors,

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.coupling.group import Group
 from secateur.coupling.members import AttributeUpdate
-from secateur.coupling.network import Group, Network
+from secateur.coupling.network import Network
 from secateur.graph.operators import module_path
 from secateur.surgery.attribute_reads import AttributeReads
 from secateur.surgery.module_attributes import COUNTING_NAMES

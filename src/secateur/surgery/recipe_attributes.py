@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from secateur.coupling.network import Group, Network
+from secateur.coupling.group import Group
+from secateur.coupling.network import Network
 from secateur.coupling.rules.registry import rule_of
 from secateur.graph.operators import module_path, recorded_shape
 from secateur.surgery.module_attributes import COUNTS, OTHER_WIDTHS, WIDTHS, updated_attributes

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from secateur.coupling.network import Group, Kept, Network
+from secateur.coupling.group import Group
+from secateur.coupling.network import Kept, Network
 from secateur.coupling.regroup import freeze_groups
 from secateur.graph.contexts import isolated_evaluation, training_mode
 from secateur.graph.model_calls import call_model

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 
+from secateur.coupling.group import Group
 from secateur.coupling.members import AttributeUpdate
-from secateur.coupling.network import Group, Kept, Network
+from secateur.coupling.network import Kept, Network
 from secateur.surgery.culprits import bisect_failures, failing_groups
 from secateur.surgery.diagnose import (
     ancestors,

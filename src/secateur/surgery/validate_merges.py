@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from secateur.coupling.network import Group, Network
+from secateur.coupling.group import Group
+from secateur.coupling.network import Network
 from secateur.coupling.regroup import merge_groups
 from secateur.surgery.culprits import failing_groups
 from secateur.surgery.diagnose import (

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.coupling.consumers import UnitAxis
-from secateur.coupling.network import Group, Network
+from secateur.coupling.group import Group
+from secateur.coupling.network import Network
 from secateur.graph.operators import arguments
 from secateur.masking.batch_norms import norms_of
 from secateur.masking.gate_positions import gate_positions

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from secateur.coupling.group import Group
 from secateur.coupling.group_sizes import sizes_in_steps
-from secateur.coupling.network import Group
 
 
 def removal_order(

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from secateur.allocation.budget import COUNTED, parse_keep
 from secateur.allocation.reachable import check_reachable
 from secateur.allocation.remaining_fractions import fractions, fractions_of
-from secateur.coupling.network import Group
+from secateur.coupling.group import Group
 from secateur.coupling.plan import Budget, Plan
-from secateur.errors import BudgetError, SurgeryError, TraceError
+from secateur.errors import BudgetError, TraceError
 from secateur.graph.wrappers import unwrap_model
 from secateur.importance.registry import CriterionLike, find_criterion
 from secateur.importance.score import score
@@ -24,6 +24,7 @@ from secateur.training.masks import Masks, clear_all_momentum
 from secateur.training.method import TrainingMethod
 from secateur.training.optimizer_hooks import check_finite, scale_of
 from secateur.training.removal_order import removal_order
+from secateur.training.square_averages import SquareAverages
 from secateur.training.traced_network import traced_network
 from secateur.utils.deprecation import renamed_attribute
 
@@ -122,9 +123,7 @@ class TaylorSchedule(TrainingMethod):
         self.units_per_step = units_per_step or max(round_to, round(0.02 * self.network.units))
         self.masks = Masks(self.model, self.network)
         self.is_finished = self._is_within_budget(self.masks.kept())
-        self._removals = 0
-        self._sums = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in self.groups}
-        self._averages = {name: torch.zeros_like(total) for name, total in self._sums.items()}
+        self._squares = SquareAverages({group.name: group.size for group in self.groups})
         self.attach()
 
     def __repr__(self) -> str:
@@ -140,7 +139,7 @@ class TaylorSchedule(TrainingMethod):
     @property
     def averages(self) -> dict[str, Tensor]:
         """The scores of the units at the last removal, by group; those of removed units decay from then on."""
-        return dict(self._averages)
+        return dict(self._squares.averages)
 
     @property
     def plan(self) -> Plan:
@@ -159,12 +158,7 @@ class TaylorSchedule(TrainingMethod):
 
     def method_state(self) -> dict[str, Any]:
         """Return the removed units, and the averages and sums of the squared derivatives."""
-        return {
-            "removals": self._removals,
-            "sums": dict(self._sums),
-            "averages": dict(self._averages),
-            "masks": self.masks.state_dict(),
-        }
+        return {**self._squares.state_dict(), "masks": self.masks.state_dict()}
 
     def check_method_state(self, state: Mapping[str, Any]) -> None:
         """Check that a state has the units and groups of this network.
@@ -173,20 +167,13 @@ class TaylorSchedule(TrainingMethod):
             SurgeryError: It belongs to another network.
         """
         self.masks.check_state(state["masks"])
-        sizes = {name: total.shape for name, total in self._sums.items()}
-        for totals in (state["sums"], state["averages"]):
-            if {name: total.shape for name, total in totals.items()} != sizes:
-                raise SurgeryError(
-                    f"the state is of other groups than {', '.join(sizes)}; resume with the model and the options that "
-                    "the state was saved with"
-                )
+        self._squares.check_state(state)
 
     def load_method_state(self, state: Mapping[str, Any]) -> None:
         """Take over the removed units, the averages and the sums."""
         self.masks.load_state_dict(state["masks"])
         self.is_finished = self._is_within_budget(self.masks.kept())
-        self._removals = int(state["removals"])
-        self._sums, self._averages = dict(state["sums"]), dict(state["averages"])
+        self._squares.load_state_dict(state)
 
     def before_step(self) -> None:
         """Add the squared derivatives of this minibatch."""
@@ -195,18 +182,17 @@ class TaylorSchedule(TrainingMethod):
         scale = scale_of(self.optimizer)
         for name, squares in self.gates.squares(self.masks.parameters).items():
             check_finite(squares, self.steps + 1, name)
-            self._sums[name] = self._sums[name] + squares / scale**2
+            self._squares.add(name, squares / scale**2)
 
     def after_step(self) -> None:
         """Set removed units to zero again, and remove further ones where it is time."""
         self.masks.apply()
         if self.steps % self.every or self.is_finished:
             return
-        self._update_averages()
-        self._removals += 1
+        self._squares.update(self.every, self.decay)
         if self.by is not None:
-            self._averages = self._scores_by(self.by)
-        self._remove(self._averages)
+            self._squares.averages = self._scores_by(self.by)
+        self._remove(self._squares.averages)
 
     def _removable_groups(self, selected_groups: Sequence[Group]) -> list[Group]:
         """Return the groups that lose units.
@@ -219,12 +205,6 @@ class TaylorSchedule(TrainingMethod):
             lacks = "gates whose gradients can be read" if self.by is None else "units that can be removed one by one"
             raise TraceError(f"no group of this network has {lacks}\n{self.network}")
         return groups
-
-    def _update_averages(self) -> None:
-        decay = self.decay if self._removals else 0.0
-        for name, total in self._sums.items():
-            self._averages[name] = decay * self._averages[name] + (1 - decay) * total / self.every
-            self._sums[name] = torch.zeros_like(total)
 
     def _scores_by(self, by: CriterionLike) -> dict[str, Tensor]:
         """Return the scores of another criterion, of the network as it is now."""

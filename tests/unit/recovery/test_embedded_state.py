@@ -10,7 +10,8 @@ from torch import Tensor, nn
 import secateur as sc
 from expected_warnings import untrained_networks
 from secateur.graph.cursor import ValuesOver
-from secateur.recovery.embedded import EmbeddedPrunedNetwork, embedded_tensors
+from secateur.recovery.cut_tensors import tensors_by_name
+from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.surgery.recipe import recipe_of
 from secateur.utils import mapped_tensors
 
@@ -45,8 +46,8 @@ def embedded(model: nn.Module, batch: dict[str, Tensor] | Tensor) -> Subject:
     small, recipe = sc.cut(model, plan), recipe_of(model, plan)
     slices = recipe.slices
     dense = {}
-    for name, tensor in embedded_tensors(small).items():  # in the dense shape, with the dense network's removed entries
-        expanded = embedded_tensors(model)[name].detach().clone() if name in slices else tensor.detach()
+    for name, tensor in tensors_by_name(small).items():  # in the dense shape, with the dense network's removed entries
+        expanded = tensors_by_name(model)[name].detach().clone() if name in slices else tensor.detach()
         axes = slices.get(name, {})
         grid = [axes.get(axis, torch.arange(length)) for axis, length in enumerate(expanded.shape)]
         if axes:
@@ -58,7 +59,7 @@ def embedded(model: nn.Module, batch: dict[str, Tensor] | Tensor) -> Subject:
 @pytest.mark.parametrize("number", range(3))
 def test_tensors_are_read_in_the_dense_shapes_and_held_in_the_cut_model(number: int) -> None:
     model, small, cut_network, dense = embedded(*list(networks())[number])
-    state, tensors = cut_network.state, embedded_tensors(small)
+    state, tensors = cut_network.state, tensors_by_name(small)
     assert len(state) == len(list(state))
     for name in state:
         assert torch.equal(state[name], dense[name])
@@ -77,14 +78,14 @@ def test_tensors_are_read_in_the_dense_shapes_and_held_in_the_cut_model(number: 
 
 def test_a_repaired_copy_takes_over_new_tensors_and_leaves_the_cut_model_as_it_is() -> None:
     _, small, cut_network, _ = embedded(*next(networks()))
-    before = {name: tensor.clone() for name, tensor in embedded_tensors(small).items()}
+    before = {name: tensor.clone() for name, tensor in tensors_by_name(small).items()}
     new = cut_network.state["c.weight"] + 1
     cut_network.state["c.weight"] = new
-    written = embedded_tensors(cut_network.copy_with_state(small))
+    written = tensors_by_name(cut_network.copy_with_state(small))
     assert written["c.weight"].data_ptr() == cut_network.state.compact("c.weight").data_ptr()
     assert torch.equal(written["c.weight"], before["c.weight"] + 1)
-    assert written["a.weight"].data_ptr() == embedded_tensors(small)["a.weight"].data_ptr()
-    assert all(torch.equal(tensor, before[name]) for name, tensor in embedded_tensors(small).items())
+    assert written["a.weight"].data_ptr() == tensors_by_name(small)["a.weight"].data_ptr()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tensors_by_name(small).items())
 
 
 def test_values_of_a_run_are_looked_up_behind_its_own() -> None:
@@ -104,7 +105,7 @@ def test_the_dense_network_with_a_mask_is_held_in_its_own_memory_and_refitted_in
     kept = {group.name: torch.nonzero(mask[group.span]).flatten() for group in network.groups}
     whole = EmbeddedPrunedNetwork.of_kept(network, kept)
     assert torch.equal(whole.mask, mask)
-    for name, tensor in embedded_tensors(model).items():
+    for name, tensor in tensors_by_name(model).items():
         assert whole.state[name].data_ptr() == tensor.data_ptr()
         assert torch.equal(whole.state.compact(name), of_cut.state.compact(name))
         whole.state[name] = tensor.detach() + 1

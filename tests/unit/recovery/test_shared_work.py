@@ -12,9 +12,9 @@ from expected_warnings import untrained_networks
 from plans_by_norm import microbatches_of, plan_by_norm
 from secateur.allocation.simulate import PlanSimulator
 from secateur.evaluation.calibration import Calibration
-from secateur.importance.activation_taps import straight_through
 from secateur.masking.linear_layers import layers_of
 from secateur.masking.row_products import RowProducts
+from secateur.masking.straight_through import straight_through
 from secateur.recovery import input_covariance, refit, ridge, shared_sums
 from secateur.recovery.block_reconstruction import reconstruct_blocks
 from secateur.recovery.embedded import EmbeddedPrunedNetwork

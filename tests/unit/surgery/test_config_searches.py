@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 import secateur as sc
 from secateur.coupling.config_layout import ConfigLayout, LayerList, TiedGroups
-from secateur.surgery.config_layout_search import kept_on_trial
 from secateur.surgery.config_numbers import layer_lists, shape_numbers
 from secateur.surgery.configured_models import ConfiguredShapes
+from secateur.surgery.tied_steps import kept_on_trial
 
 Shapes = dict[str, tuple[int, ...]]
 

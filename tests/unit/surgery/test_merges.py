@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import secateur as sc
-from secateur.coupling.network import Group
+from secateur.coupling.group import Group
 from secateur.coupling.regroup import merge_groups
 from secateur.surgery import validate_merges
 from secateur.surgery.trial_cut import Failure, TrialCutter

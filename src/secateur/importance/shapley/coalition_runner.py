@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.coupling.consumers import Consumer
-from secateur.coupling.network import Group, Network
+from secateur.coupling.group import Group
+from secateur.coupling.network import Network
 from secateur.evaluation.losses import Reference
 from secateur.graph.program import OpOverride
-from secateur.importance.activation_taps import straight_through
 from secateur.importance.context import CriterionContext
 from secateur.importance.shapley.additive_layer import additive_layer
 from secateur.importance.shapley.batching import select_reference, select_rows
@@ -24,6 +24,7 @@ from secateur.importance.shapley.contribution_sums import ContributionSums
 from secateur.importance.shapley.dense_run import DenseBaseline
 from secateur.importance.shapley.precision import full_precision, raise_precision
 from secateur.masking.ablation import consumer_key
+from secateur.masking.straight_through import straight_through
 
 MIN_ROWS = 8  # of an example, from which on the contributions of its parts are worth computing
 

@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from secateur.coupling.network import Group
+from secateur.coupling.group import Group
 from secateur.errors import SecateurError
 from secateur.importance.context import CriterionContext
 from secateur.importance.shapley.batching import tiles
