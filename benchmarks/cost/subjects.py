@@ -132,27 +132,23 @@ def bert(data: Path | None, examples: int = 256, layers: int = 12, width: int = 
 
 def small_llama(data: Path | None, examples: int = 64, layers: int = 8, length: int = 32) -> CostSubject:
     """A Llama with random weights and grouped queries on sequences of random tokens; its embeddings are tied."""
-    from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415 (needs packages that the others don't)
-
-    torch.manual_seed(0)
     sizes = {"vocab_size": 1600, "hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": layers}
-    heads = {"num_attention_heads": 6, "num_key_value_heads": 2}
-    model = LlamaForCausalLM(LlamaConfig(**sizes, **heads, tie_word_embeddings=True)).eval()
-    tokens = torch.randint(0, 1600, (examples, length))
-    batches = [{"input_ids": sequences} for sequences in tokens.split(16)]
-    return CostSubject(model, batches, {"params": 0.8}, _no_quality)
+    return _random_llama({**sizes, "num_attention_heads": 6, "num_key_value_heads": 2}, examples, length, 16)
 
 
 def words_llama(data: Path | None, examples: int = 16, layers: int = 2, length: int = 64) -> CostSubject:
     """A Llama with the widths of SmolLM2 and random weights; its outputs over the vocabulary are too large to keep."""
+    sizes = {"vocab_size": 16384, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": layers}
+    return _random_llama({**sizes, "num_attention_heads": 9, "num_key_value_heads": 3}, examples, length, 8)
+
+
+def _random_llama(sizes: dict[str, int], examples: int, length: int, batch_size: int) -> CostSubject:
     from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415 (needs packages that the others don't)
 
     torch.manual_seed(0)
-    sizes = {"vocab_size": 16384, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": layers}
-    heads = {"num_attention_heads": 9, "num_key_value_heads": 3}
-    model = LlamaForCausalLM(LlamaConfig(**sizes, **heads, tie_word_embeddings=True)).eval()
-    tokens = torch.randint(0, 16384, (examples, length))
-    batches = [{"input_ids": sequences} for sequences in tokens.split(8)]
+    model = LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=True)).eval()
+    tokens = torch.randint(0, sizes["vocab_size"], (examples, length))
+    batches = [{"input_ids": sequences} for sequences in tokens.split(batch_size)]
     return CostSubject(model, batches, {"params": 0.8}, _no_quality)
 
 

@@ -1,4 +1,4 @@
-"""Comparisons of results, bit for bit."""
+"""Comparisons of results."""
 
 import torch
 
@@ -11,3 +11,12 @@ def are_same_scores(one: sc.Scores, other: sc.Scores) -> bool:
         torch.equal(getattr(one[name], field), getattr(other[name], field))
         for name in one for field in ("values", "errors", "errors_here", "per_example")
     )  # fmt: skip
+
+
+def assert_pruned_alike(result: sc.Result, expected: sc.Result) -> None:
+    """Assert that two results have the same scores and weights, but for rounding."""
+    for group in result.scores:
+        values, expected_values = result.scores[group].values, expected.scores[group].values
+        torch.testing.assert_close(values, expected_values, rtol=1e-4, atol=1e-5 * float(expected_values.max()))
+    for parameter, other in zip(result.model.parameters(), expected.model.parameters(), strict=True):
+        torch.testing.assert_close(parameter, other, rtol=1e-3, atol=1e-5)

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import secateur as sc
+from exact_scores import exact_scores
 from secateur.allocation.tied_groups import tie_groups
 from secateur.coupling.config_layout import ConfigLayout, TiedGroups
-from secateur.importance.scores import GroupScores, Scores
 
 
 def tied_network() -> sc.Network:
@@ -66,10 +66,9 @@ def test_losses_of_a_step_are_those_at_its_end() -> None:
     """Scores by "obs" are accumulated: added up over the units of a step, they would count the first of them twice."""
     network = tied_network()
     losses = {"0": [1.0, 2, 4, 8], "2": [1.0, 2, 3, 4, 5, 6, 7, 8], "4": [1.0] * 6}
-    groups = {name: GroupScores.exact(torch.tensor(values)) for name, values in losses.items()}
-    tied = tie_groups(network, Scores(groups, "obs", 0, {}, ""))
+    tied = tie_groups(network, exact_scores(losses, "obs"))
     assert tied.scores["0"].values.tolist() == [1 + 2, 2 + 4, 4 + 6, 8 + 8]
-    sums = tie_groups(network, Scores(groups, "l2", 0, {}, ""))
+    sums = tie_groups(network, exact_scores(losses))
     assert sums.scores["0"].values.tolist() == [1 + 3, 2 + 7, 4 + 11, 8 + 15]
 
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import secateur as sc
+from exact_scores import exact_scores
 from expected_warnings import untrained_networks
 from secateur.cli.main import app
 from secateur.importance.rank_correlation import ALL, agreements
-from secateur.importance.scores import GroupScores, Scores
 from secateur.report.comparison import Comparison
 from secateur.report.comparison_records import ComparisonTrial, CriterionMetrics
 
@@ -105,7 +105,7 @@ def test_bad_input_is_refused_before_anything_is_scored(options: dict[str, objec
 
 
 def by_hand(losses: dict[str, list[float]], seconds: dict[str, float]) -> Comparison:
-    scores = {by: Scores({"g": GroupScores.exact(torch.randn(4))}, by, 0, {}, "") for by in losses}
+    scores = {by: exact_scores({"g": torch.randn(4)}, by) for by in losses}
     trials = [
         ComparisonTrial(
             by, {"macs": 0.5}, "none", 0.5, seconds[by], CriterionMetrics(torch.tensor(values).double(), None, None)
@@ -132,18 +132,14 @@ def test_the_recommendation_follows_from_paired_differences() -> None:
 
 
 def test_correlations_by_hand() -> None:
-    a = Scores(
-        {"g": GroupScores.exact(torch.tensor([1.0, 2, 3, 4])), "h": GroupScores.exact(torch.ones(3))}, "a", 0, {}, ""
-    )
-    b = Scores(
-        {"g": GroupScores.exact(torch.tensor([1.0, 3, 2, 10])), "h": GroupScores.exact(torch.rand(3))}, "b", 0, {}, ""
-    )
+    a = exact_scores({"g": [1.0, 2, 3, 4], "h": torch.ones(3)}, "a")
+    b = exact_scores({"g": [1.0, 3, 2, 10], "h": torch.rand(3)}, "b")
     one, flat, both = agreements(a, b)
     assert (one.spearman, one.kendall) == (pytest.approx(0.8), pytest.approx(2 / 3))
     assert one.pearson == pytest.approx(float(torch.corrcoef(torch.tensor([[1.0, 2, 3, 4], [1, 3, 2, 10]]))[0, 1]))
     assert flat.spearman != flat.spearman and (both.group, both.units) == (ALL, 7)
     with pytest.raises(sc.SecateurError, match="no group in common"):
-        agreements(a, Scores({}, "c", 0, {}, ""))
+        agreements(a, exact_scores({}, "c"))
 
 
 def test_the_command_line_compares_and_writes(tmp_path: Path) -> None:

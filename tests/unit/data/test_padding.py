@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import secateur as sc
+from comparisons import assert_pruned_alike
 from expected_warnings import untrained_networks
 from secateur.data.conversion import as_batches
 from secateur.data.next_tokens import is_causal_language_model
@@ -71,11 +72,7 @@ def test_a_network_pruned_on_padded_rows_is_that_pruned_without_padding(name: st
     batch = padded(on_the_left=name == "gpt2")
     options: dict[str, Any] = {"by": "obs", "repair": "refit", "allocation": "uniform", "progress": False}
     small, other = (sc.prune(model, data, {"params": 0.8}, kinds="neurons", **options) for data in (batch, rows(batch)))
-    for group in small.scores:
-        values, expected = small.scores[group].values, other.scores[group].values
-        torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-5 * float(expected.max()))
-    for parameter, same in zip(small.model.parameters(), other.model.parameters(), strict=True):
-        torch.testing.assert_close(parameter, same, rtol=1e-3, atol=1e-5)
+    assert_pruned_alike(small, other)
     assert small.report.pruned.divergence == pytest.approx(other.report.pruned.divergence, rel=1e-3)
 
 

@@ -60,11 +60,13 @@ class LastOne(Language):
 class LastUnlessTrained(Language):
     """Scores of all tokens with targets, as in code for training, and else of the last one alone."""
 
+    ignored = -100  # the label for what does not count in the model's own loss
+
     def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Any:
         scores = self.scores(tokens)
         if targets is None:
             return scores[:, [-1]], None
-        return scores, F.cross_entropy(scores.view(-1, WORDS), targets.reshape(-1))
+        return scores, F.cross_entropy(scores.view(-1, WORDS), targets.reshape(-1), ignore_index=self.ignored)
 
 
 class States(Language):
@@ -226,14 +228,10 @@ def test_a_model_that_scores_all_tokens_only_with_targets_is_pruned_by_all_of_th
     assert sc.language_report(LastUnlessTrained(), results[0].model, TOKENS, tokens=2).small.perplexity > 1
 
 
-class OtherIgnoredLabel(Language):
+class OtherIgnoredLabel(LastUnlessTrained):
     """A model whose own loss knows another label for what does not count."""
 
-    def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Any:
-        scores = self.scores(tokens)
-        if targets is None:
-            return scores[:, [-1]], None
-        return scores, F.cross_entropy(scores.view(-1, WORDS), targets.reshape(-1), ignore_index=-1)
+    ignored = -1
 
 
 def test_labels_that_do_not_count_are_words_in_the_second_input() -> None:

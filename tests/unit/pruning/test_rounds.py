@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import secateur as sc
+from exact_scores import exact_scores
 from expected_warnings import untrained_networks
 from linear_stack import linear_stack
-from secateur.importance.scores import GroupScores, Scores
 from secateur.pruning.rounds import merge_scores
 
 pytestmark = untrained_networks
@@ -14,9 +14,9 @@ pytestmark = untrained_networks
 
 def test_scores_in_rounds_keep_their_order() -> None:
     network = sc.trace(linear_stack(6, 8, 3), torch.randn(2, 6))
-    first = Scores({"0": GroupScores.exact(torch.tensor([3.0, 1, 2, 9, 8, 7, 6, 5]))}, "l2", 0, {}, "")
+    first = exact_scores({"0": [3.0, 1, 2, 9, 8, 7, 6, 5]})
     first_plan = sc.plan(network, first, {"units": 0.75})
-    later = Scores({"0": GroupScores.exact(torch.tensor([5.0, 4, 3, 2, 1, 0]))}, "l2", 0, {}, "")
+    later = exact_scores({"0": [5.0, 4, 3, 2, 1, 0]})
     order = merge_scores(first, first_plan, later)["0"].values.argsort(stable=True).tolist()
     assert order[:2] == [1, 2]
     assert order[2:] == [7, 6, 5, 4, 3, 0]

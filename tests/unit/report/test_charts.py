@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import secateur as sc
+from exact_scores import exact_scores
 from secateur.importance.scores import GroupScores, Scores
 from secateur.report.chart_scale import Scale, round_values
 from secateur.report.group_charts import BOTTOM, LEFT, TOP, WIDTH, bars_by_kind, score_charts
@@ -19,11 +20,6 @@ from secateur.report.line_chart import Curve, CurvePoint, line_chart, line_style
 from secateur.report.pages import short_count
 from secateur.report.report import Report
 from secateur.report.report_page import report_page
-
-
-def scores_of(**values: list[float]) -> Scores:
-    groups = {name: GroupScores.exact(torch.tensor(entries)) for name, entries in values.items()}
-    return Scores(groups, "l2", 0, {}, "")
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +54,13 @@ def heights(path: str) -> list[float]:
 
 
 def test_removed_units_stand_before_kept_ones() -> None:
-    [chart] = score_charts(scores_of(a=[4.0, 1.0, 3.0, 2.0]), {"a": (4, 2)}, {"a": torch.tensor([0, 1])})
+    [chart] = score_charts(exact_scores({"a": [4.0, 1.0, 3.0, 2.0]}), {"a": (4, 2)}, {"a": torch.tensor([0, 1])})
     scale = Scale(0, 4, BOTTOM, TOP)
     assert heights(chart.removed_path) == [scale.position(2), scale.position(3)]
     assert heights(chart.kept_path) == [scale.position(1), scale.position(4)]
     assert chart.boundary == LEFT + (WIDTH - LEFT) / 2
     assert f"H{chart.boundary:g}V" in chart.removed_path and not chart.error_path
-    [by_rank] = score_charts(scores_of(a=[4.0, 1.0, 3.0, 2.0]), {"a": (4, 2)}, {})
+    [by_rank] = score_charts(exact_scores({"a": [4.0, 1.0, 3.0, 2.0]}), {"a": (4, 2)}, {})
     assert heights(by_rank.kept_path) == [scale.position(3), scale.position(4)]
 
 
@@ -79,11 +75,11 @@ def test_negative_scores_hang_from_zero_and_errors_are_drawn() -> None:
 
 @pytest.mark.parametrize("values", [[math.nan, 1.0], [math.inf, 1.0], [1.0, 2.0, 3.0]])
 def test_scores_that_can_not_be_drawn_are_left_out(values: list[float]) -> None:
-    assert score_charts(scores_of(a=values), {"a": (2, 1)}, {}) == []
+    assert score_charts(exact_scores({"a": values}), {"a": (2, 1)}, {}) == []
 
 
 def test_scores_that_are_all_equal_are_drawn() -> None:
-    [chart] = score_charts(scores_of(a=[0.0, 0.0]), {"a": (2, 1)}, {})
+    [chart] = score_charts(exact_scores({"a": [0.0, 0.0]}), {"a": (2, 1)}, {})
     assert heights(chart.kept_path) == [BOTTOM]
 
 
@@ -138,6 +134,6 @@ def test_the_advice_of_a_page_is_in_the_budget_and_the_measures_of_its_report(re
 
 
 def test_the_numbers_of_a_score_chart_fit_beside_it() -> None:
-    [chart] = score_charts(scores_of(a=[-0.00049, 0.00051]), {"a": (2, 1)}, {})
+    [chart] = score_charts(exact_scores({"a": [-0.00049, 0.00051]}), {"a": (2, 1)}, {})
     digit = 7.2  # the width of a digit at 12 pixels in a wide font
     assert max(len(chart.lowest), len(chart.highest)) * digit <= chart.start - 4

@@ -1,11 +1,10 @@
 """SPP while a network is trained: interrupted runs, states, steps that are skipped."""
 
-import io
-
 import pytest
 import torch
 
 import secateur as sc
+from saved_states import saved_states
 from secateur.sparsity.spp.spp import SPP
 from spp_trainings import ColumnNetwork, StreamedBlock, start_spp, train_in_portions
 
@@ -27,14 +26,9 @@ def test_a_killed_training_of_spp_goes_on_to_the_same_masks(stop: int) -> None:
     train_in_portions(whole, optimizer, 0, 12)
     first, other, before = start_spp()
     train_in_portions(first, other, 0, stop)
-    saved = io.BytesIO()
-    torch.save([first.state_dict(), other.state_dict(), before.state_dict()], saved)
-    saved.seek(0)
-    states = torch.load(saved, weights_only=True)
     resumed, third, after = start_spp(seed=5)
-    resumed.load_state_dict(states[0])
-    third.load_state_dict(states[1])
-    after.load_state_dict(states[2])
+    for item, state in zip((resumed, third, after), saved_states(first, other, before), strict=True):
+        item.load_state_dict(state)
     train_in_portions(resumed, third, stop, 12)
     for a, b in zip(spp.columns, after.columns, strict=True):
         assert (

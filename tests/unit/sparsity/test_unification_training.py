@@ -1,12 +1,12 @@
 """Unification while a network is trained: interrupted runs, states, steps that are skipped, bad input."""
 
-import io
 from typing import Any
 
 import pytest
 import torch
 
 import secateur as sc
+from saved_states import saved_states
 from secateur.sparsity.unification.unification import Unification
 from unification_trainings import UnifiedNetwork, start_unification, train_steps
 
@@ -20,17 +20,12 @@ def test_a_killed_training_goes_on_to_the_same_weights() -> None:
             if stop > 8:
                 trained.harden()
                 train_steps(model, moved, 8, stop)
-        saved = io.BytesIO()
-        torch.save([first.state_dict(), other.state_dict(), before.state_dict()], saved)
-        saved.seek(0)
-        states = torch.load(saved, weights_only=True)
-        resumed, third, after = start_unification(seed=9)
-        resumed.load_state_dict(states[0])
-        third.load_state_dict(states[1])
-        after.load_state_dict(states[2])
-        for model, moved in ((whole, optimizer), (resumed, third)):
+        resumed = start_unification(seed=9)
+        for item, state in zip(resumed, saved_states(first, other, before), strict=True):
+            item.load_state_dict(state)
+        for model, moved in ((whole, optimizer), resumed[:2]):
             train_steps(model, moved, stop, stop + 6)
-        assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed[0].parameters(), strict=True))
 
 
 @pytest.mark.parametrize(

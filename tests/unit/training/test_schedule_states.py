@@ -1,7 +1,6 @@
 """Schedules whose steps are skipped, interrupted, or refused."""
 
 import copy
-import io
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import secateur as sc
+from saved_states import saved_states
 from secateur.training.taylor_schedule import TaylorSchedule
 from small_network import batches
 from taylor_trainings import network_and_optimizer, nothing_summed, train_with_schedule
@@ -21,10 +21,7 @@ def test_a_killed_training_with_a_schedule_goes_on_to_the_same_masks() -> None:
         again, other = network_and_optimizer()
         first = TaylorSchedule(again, batches()[0][0], other, {"units": 0.4}, every=2, units_per_step=1)
         train_range(again, other, 0, stop)
-        saved = io.BytesIO()
-        torch.save([again.state_dict(), other.state_dict(), first.state_dict()], saved)
-        saved.seek(0)
-        states = torch.load(saved, weights_only=True)
+        states = saved_states(again, other, first)
         resumed, third = network_and_optimizer(seed=9)
         resumed.load_state_dict(states[0])
         third.load_state_dict(states[1])
