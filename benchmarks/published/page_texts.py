@@ -19,10 +19,9 @@ are from. The second writes this page from the rows.
   496 clips of words (the standard error of 96 % is .9 points), and CamVid 78 images at 480 x 360.
 - **Secateur** uses all images (`holdout=0`), because the networks are tested on other images. A budget is an upper
   limit. Where sizes that fill the kernels of the processor are chosen, fewer MACs may remain, and the cell has their
-  fraction. Such sizes depend on the processor. The
-  rows of ResNet-20 at 25 % with 256 images are from a processor with AVX2 (steps of 8 channels), all other rows of the
-  default from ones with AVX-512 (16), and the command may choose other plans on another processor. Newer rows record
-  the step.
+  fraction. Such sizes depend on the processor. The rows of ResNet-20 at 25 % with 256 images are from a processor with
+  AVX2 (steps of 8 channels), and all other rows of the default are from processors with AVX-512 (16). The command may
+  choose other plans on another processor. Newer rows record the step.
 - **Seconds** are processor seconds of one thread for everything from the dense network to the small one. **Passes** are
   the same in forward passes of the dense network over the same images, timed in the same process.
 - No method but `tune` takes gradient steps through the network: up to 600, towards the features that the dense
@@ -32,29 +31,31 @@ are from. The second writes this page from the rows.
 REASONS = """What is known of the reasons, from ResNet-20 with 256 images at half of its MACs (docs/design.md,
 "Repairs are judged at a temperature", has the figures):
 
-- The repair does not overfit to the harm of other images. More images in all steps of `adapt` lower the divergence on
-  test images at one plan from .41 to .36, but flipped, shifted or mixed ones do not, and more steps lower it to .38
-  without a change of the accuracy.
-- Plans differ more. With the same repair, six plans for this budget are between .35 and .50 on test images. When these
-  rows were measured, plans were compared on the images of their quick refit. This favours plans that fit these images:
-  the best of the six was the second in the simulation. Plans are now compared on other images than those of the refit.
-- Behind blocks that keep a quarter of their channels or less, the error of the residual stream is .14 to .3 of its
-  variance, on images that were fitted as on others. Later layers correct it only as far as a few hundred images show.
-- A training added half a point to the first draw of 0.13.0 (85.70 to 86.20 %), for 670 further passes, so that `tune`
-  is no part of the default. In a trial with 64 other images held out, their divergence fell no further after 134 steps:
-  the images and the plan bound it, not the number of steps.
-- Whole blocks gain more than the sizes of layers. Until 0.14.0 the default lost two points by sizes that fill the
-  kernels' steps of 16 channels: 85.70 and 85.40 % in the first two draws, at 71 % of the MACs in steps, where
-  `target="any"` had 87.70 and 87.30 % at 94 and 86 %. Since 0.15.0 it leaves out one or two of the seven blocks as
-  well, and keeps more channels in the others, at 58 to 61 % of the MACs in steps.
-  The rows of `target="any"` are of the older versions.
-- 1,024 images give 1.4 points more than 256, and 256 half a point more than 64.
+- The repair does not overfit in a way that makes other images worse. At one plan, more images in all steps of `adapt`
+  decrease the divergence on test images from .41 to .36, but flipped, shifted or mixed images do not. More steps
+  decrease it to .38 without a change of the accuracy.
+- Plans have a larger effect. With the same repair, six plans for this budget are between .35 and .50 on test images.
+  When these rows were measured, plans were compared on the images of their quick refit. This favours plans that fit
+  these images: the best of the six was the second in the simulation. Plans are now compared on other images than those
+  of the refit.
+- After blocks that keep a quarter of their channels or less, the error of the residual stream is .14 to .3 of its
+  variance, on fitted images as well as on others. How far later layers can correct it is limited by the few hundred
+  images.
+- `tune` added half a point to the first draw of 0.13.0 (85.70 to 86.20 %), for 670 further passes, so it is not part of
+  the default. In a trial with 64 other images held out, their divergence did not decrease further after 134 steps: it
+  is limited by the images and the plan, not by the number of steps.
+- The removal of whole blocks gains more than other sizes of layers. Until 0.14.0 the default lost two points because of
+  sizes that fill the kernels' steps of 16 channels: 85.70 and 85.40 % in the first two draws, at 71 % of the MACs in
+  steps, where `target="any"` had 87.70 and 87.30 % at 94 and 86 %. Since 0.15.0 it also removes one or two of the seven
+  blocks, and keeps more channels in the others, at 58 to 61 % of the MACs in steps. The rows of `target="any"` are from
+  the older versions.
+- The accuracy is 1.4 points higher with 1,024 images than with 256, and half a point higher with 256 than with 64.
 """
 
 SCALE = """## Published figures, for scale
 
-These figures are reported by others, of networks that they trained and with examples of their own choice. They give the
-scale of what to expect, and are no comparison: the other methods above ran on the same networks and images.
+These figures are reported by others, for networks that they trained and with their own examples. They show the size of
+losses to expect, and cannot be compared directly. The other methods above ran on the same networks and images.
 
 | work | network | removed | points of accuracy |
 |---|---|---|--:|
@@ -63,10 +64,10 @@ scale of what to expect, and are no comparison: the other methods above ran on t
 | DepGraph and others, full retraining | ResNet-56 | half of the FLOPs | -.1 to +.2 |
 | restoration without training | MobileNetV2, ImageNet | 10 % | 71.9 to 53.4 % |
 
-Not run by this command: BN-scale and Taylor of torch-pruning, and a distillation of its networks. Measured once, with
-version 0.7.0 and without a command that repeats it: torch-pruning's L2 on inner convolutions, batch norm re-estimated
-on 256 images, then 300 steps of distillation on them. ResNet-20 has 86.3 % at 72 % of the MACs and 78.1 % at 47 %,
-ResNet-56 86.3 % at 47 %, where the dense networks have 91.73 and 93.39 % of all 10,000 test images.
+This command does not run BN-scale and Taylor of torch-pruning, and a distillation of its networks. The following was
+measured once, with version 0.7.0, and no command repeats it: torch-pruning's L2 on inner convolutions, batch norm
+re-estimated on 256 images, then 300 steps of distillation on them. ResNet-20 has 86.3 % at 72 % of the MACs and 78.1 %
+at 47 %, ResNet-56 86.3 % at 47 %, where the dense networks have 91.73 and 93.39 % of all 10,000 test images.
 """
 
 ALLOCATIONS = """## The default beside each single allocation
