@@ -2,12 +2,11 @@
 
 import gc
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -38,10 +37,10 @@ class LiveBytes(TorchDispatchMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        known_keys = {_storage_key(leaf) for leaf in pytree.tree_leaves((args, kwargs))}
-        for leaf in pytree.tree_leaves(result):
-            if isinstance(leaf, Tensor) and _storage_key(leaf) not in known_keys:
-                self._track(leaf)
+        known_keys = {_storage_key(tensor) for tensor in _tensors_in((args, kwargs))}
+        for tensor in _tensors_in(result):
+            if _storage_key(tensor) not in known_keys:
+                self._track(tensor)
         return result
 
     def _track(self, tensor: Tensor) -> None:
@@ -60,11 +59,25 @@ class LiveBytes(TorchDispatchMode):
         self.peak = max(self.peak, self.alive)
 
 
-def _storage_key(leaf: Any) -> int | None:
+def _tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors among the arguments or results of an operator.
+
+    These are lists, tuples and dictionaries only: a walk over all kinds of trees took longer than small operators.
+    """
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _tensors_in(entry)
+    elif isinstance(value, dict):
+        yield from _tensors_in(list(value.values()))
+
+
+def _storage_key(tensor: Tensor) -> int | None:
     """Return a key of a tensor's storage, or None if it has no storage."""
-    if not isinstance(leaf, Tensor) or leaf.layout != torch.strided:
+    if tensor.layout != torch.strided:
         return None
-    key: int = leaf.untyped_storage()._cdata
+    key: int = tensor.untyped_storage()._cdata
     return key
 
 
