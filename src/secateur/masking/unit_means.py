@@ -13,7 +13,7 @@ from secateur.data.batch import Batch
 from secateur.graph.program import OpFn, OpOverride
 from secateur.masking.ablation import consumer_key
 from secateur.masking.operands import operand
-from secateur.utils.dtypes import widest_type
+from secateur.utils.dtypes import at_least_single, widest_type
 
 
 def consumer_means(network: Network, batches: Iterable[Batch]) -> dict[str, Tensor]:
@@ -24,8 +24,7 @@ def consumer_means(network: Network, batches: Iterable[Batch]) -> dict[str, Tens
     def watch(consumer: Consumer) -> OpOverride:
         def handler(target: OpFn, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             x = operand(consumer, args, kwargs)
-            other_dims = [dim for dim in range(x.dim()) if dim != consumer.dim]
-            total = x.sum(other_dims, dtype=widest_type(x)) if other_dims else x
+            total = _sum_over_others(x, consumer.dim)
             sums[consumer_key(consumer)] = sums[consumer_key(consumer)] + total.cpu().double()
             counts[consumer_key(consumer)] += x.numel() // x.shape[consumer.dim]
             return target(*args, **kwargs)
@@ -37,3 +36,15 @@ def consumer_means(network: Network, batches: Iterable[Batch]) -> dict[str, Tens
         for batch in batches:
             network.program.forward(batch, handlers)
     return {key: total / counts[key] for key, total in sums.items()}
+
+
+def _sum_over_others(x: Tensor, dim: int) -> Tensor:
+    """Sum over all axes but one. (size,) in the widest type
+
+    Within an example, torch adds values in pairs: single precision suffices there, and is up to ten times faster.
+    """
+    of_example = [axis for axis in range(1, x.dim()) if axis != dim]
+    if of_example:
+        x = at_least_single(x).sum(of_example, keepdim=True)
+    total: Tensor = x.sum([axis for axis in range(x.dim()) if axis != dim], dtype=widest_type(x)) if x.dim() > 1 else x
+    return total
