@@ -1,9 +1,11 @@
 """The kept features and outputs of a layer, and its rows for a refit."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from secateur.masking.layer_rows import rows_at
 from secateur.masking.linear_layers import LinearLayer
@@ -35,9 +37,13 @@ def few_rows_of(features: int) -> int:
     return row_limit(features) // ROUGHLY
 
 
+@lru_cache(maxsize=1024)
 def draw_positions(count: int, most_positions: int, seed: int) -> Tensor:
-    """Draw at most so many of the positions of an example; with the same seed fewer are the first of more."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most_positions]
+    """Draw at most so many of the positions of an example; with the same seed fewer are the first of more.
+
+    Layers with images of one size draw the same positions for a microbatch, in every plan. They must not be changed.
+    """
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most_positions].clone()
 
 
 def results_at(layer: LinearLayer, examples: int, positions: Tensor, value: Tensor) -> Tensor:
@@ -104,24 +110,27 @@ class PrunedLayer:
 
     def inputs_of(self, rows: Tensor) -> Tensor:
         """Select the kept features of rows (rows, groups, features), and append 1 for the constant, if it has one."""
-        return self._with_constant(self._select(rows, self.features))
+        by_group = self._by_group(rows)
+        if self.features.shape[1] == by_group.shape[2]:
+            return self._with_constant(by_group)
+        if not self.has_constant:
+            return _select(by_group, self.features)
+        inputs = _select(by_group, F.pad(self.features, (0, 1)))  # with a column for the constant, in one copy
+        inputs[..., -1] = 1
+        return inputs
 
     def _with_constant(self, rows: Tensor) -> Tensor:
         return torch.cat([rows, torch.ones_like(rows[..., :1])], 2) if self.has_constant else rows
 
     def outputs_of(self, results: Tensor) -> Tensor:
         """Select the kept outputs of results (rows, outputs of all groups). (groups, rows, outputs)"""
-        return self._select(results.unflatten(1, (self.layer.groups, -1)), self.outputs)
+        by_group = self._by_group(results.unflatten(1, (self.layer.groups, -1)))
+        return by_group if self.outputs.shape[1] == by_group.shape[2] else _select(by_group, self.outputs)
 
-    def _select(self, values: Tensor, positions: Tensor) -> Tensor:
-        by_group, positions = values.transpose(0, 1), positions.to(values.device)  # (groups, rows, ...)
-        if len(self.groups) < self.layer.groups:
-            by_group = by_group.index_select(0, self.groups.to(values.device))
-        if positions.shape[1] == by_group.shape[2]:
-            return by_group
-        if len(positions) == 1:
-            return by_group.index_select(2, positions[0])
-        return by_group.gather(2, positions[:, None].expand(-1, len(values), -1))
+    def _by_group(self, values: Tensor) -> Tensor:
+        """Return the values (rows, groups, ...) of the groups that are kept. (groups, rows, ...)"""
+        by_group = values.transpose(0, 1)
+        return by_group if len(self.groups) == self.layer.groups else by_group[self.groups.to(values.device)]
 
     @property
     def entries(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -176,3 +185,11 @@ class PrunedLayer:
             cut_network.state[name] = self.weight(cut_network.state[name], change)
         if self.has_constant:
             cut_network.add(self.layer, self.constant_change(change))
+
+
+def _select(values: Tensor, positions: Tensor) -> Tensor:
+    """Select positions (groups, selected) of values (groups, rows, features). (groups, rows, selected)"""
+    positions = positions.to(values.device)
+    if len(positions) == 1:
+        return values.index_select(2, positions[0])
+    return values.gather(2, positions[:, None].expand(-1, values.shape[1], -1))
