@@ -9,7 +9,8 @@ BIN = $(VENV)/bin
 demo: $(VENV)/installed
 	$(BIN)/secateur demo
 
-test: lint types tests
+test: lint
+	$(MAKE) --jobs=2 types tests
 
 format: $(VENV)/installed
 	$(BIN)/ruff format .
