@@ -28,6 +28,7 @@ from secateur.graph.parametrizations import bake_parametrizations
 from secateur.graph.supported_models import unsupported_reason
 from secateur.importance.data_checks import check_model_values, usable_examples
 from secateur.options.selections import Selection
+from secateur.surgery.adapters import warn_of_idle_adapters
 from secateur.surgery.config_layout_network import with_config_layout, with_shorter_lists
 from secateur.surgery.program_surgery import as_module
 from secateur.surgery.validate import removable_blocks, validate_blocks, validate_groups
@@ -81,6 +82,8 @@ def trace(
     if reason is not None:
         raise TraceError(reason)
     network = _trace(model, example_inputs, wanted_kinds(kinds, as_program), as_program, new_biases)
+    if not network.as_program:
+        warn_of_idle_adapters(model, network)
     return replace(network, modules=dict(model.named_modules(remove_duplicate=False)))
 
 

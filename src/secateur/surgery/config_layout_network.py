@@ -16,6 +16,7 @@ from secateur.coupling.regroup import freeze_groups
 from secateur.coupling.removable_blocks import find_blocks
 from secateur.coupling.residual_blocks import of_blocks, with_blocks, without_blocks
 from secateur.errors import OptionError
+from secateur.surgery.adapters import merging_advice
 from secateur.surgery.config_layout_search import LayoutSearch
 from secateur.surgery.config_numbers import layer_lists
 from secateur.surgery.configured_models import ConfiguredShapes, shapes_of_state
@@ -86,9 +87,9 @@ def _with_layout(model: nn.Module, network: Network) -> Network:
     search = LayoutSearch(model, network)
     title = f"{type(model).__name__}'s configuration"
     if not search.is_described:
+        advice = merging_advice(model) or "load the model with from_pretrained, or "
         raise OptionError(
-            f"layout='config' can't be kept: {title} does not say the shapes of its tensors; load the model with "
-            "from_pretrained, or leave layout= out"
+            f"layout='config' can't be kept: {title} does not say the shapes of its tensors; {advice}leave layout= out"
         )
     layout = search.layout()
     restricted_network = _restrict(network, layout)

@@ -13,6 +13,7 @@ from torch import nn
 
 from secateur.coupling.plan import Plan
 from secateur.errors import SecateurError, StorageError
+from secateur.surgery.adapters import merging_advice
 from secateur.surgery.configured_models import (
     build_configured,
     configured_shapes,
@@ -53,9 +54,10 @@ def save_pretrained(model: nn.Module, plan: Plan, folder: Path) -> None:
                 return
         nearest = min(nearest, wrong, key=len)
     cause = refusal or f"{nearest[0]} differs at the nearest, and {len(nearest) - 1} more"
+    advice = merging_advice(model) or "prune with layout='config', which cuts every layer alike, or "
     raise StorageError(
-        f"no configuration of {type(config).__name__} says this shape: {cause}; prune with layout='config', which cuts "
-        "every layer alike, or use `save`, whose recipe `load` puts onto a fresh model"
+        f"no configuration of {type(config).__name__} says this shape: {cause}; {advice}use `save`, whose recipe "
+        "`load` puts onto a fresh model"
     )
 
 
