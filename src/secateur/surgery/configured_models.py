@@ -76,8 +76,12 @@ def build_configured(small: nn.Module, config: Any) -> Any:
     fresh.load_state_dict(small.state_dict(), assign=True)
     if hasattr(fresh, "tie_weights"):
         fresh.tie_weights()
-    first_parameter = next(small.parameters())
-    return fresh.to(first_parameter.device, first_parameter.dtype)
+    fresh.to(next(small.parameters()).device)
+    buffers = dict(small.named_buffers())
+    for name, buffer in fresh.named_buffers():
+        if name in buffers:  # those that are not in the state, such as rotary frequencies
+            buffer.data = buffer.data.to(buffers[name].dtype)
+    return fresh
 
 
 @contextmanager
