@@ -107,6 +107,7 @@ def check_name(name: str, known_names: Iterable[str], message: str, shows: bool 
         longer = [longer_name for longer_name in names if len(name) >= SHORTEST_PREFIX and longer_name.startswith(name)]
         by_small_letters = {longer_name.lower(): longer_name for longer_name in reversed(names)}
         nearest = [by_small_letters[key] for key in get_close_matches(name.lower(), by_small_letters, 1)] or longer
+        nearest = nearest or [word for word in name.split() if word in names]  # "key-value heads" are heads
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         separate_names = [piece.strip() for piece in name.split(",")]
         if len(separate_names) > 1 and set(separate_names) <= set(names):

@@ -280,6 +280,11 @@ def test_a_shortened_name_is_completed(name: str, hint: str) -> None:
     assert hint in str(error.value) and ("did you mean" in str(error.value)) == ("did" in hint)
 
 
+def test_a_name_among_further_words_is_offered() -> None:
+    with pytest.raises(NameMatchError, match="no kind of units is named 'key-value heads'; did you mean 'heads'"):
+        check_name("key-value heads", ("neurons", "heads", "blocks"), "no kind of units is named")
+
+
 @pytest.mark.parametrize("name", ["neurons,heads", "neurons, heads", "heads,heads,neurons"])
 def test_names_that_are_joined_by_commas_are_answered_by_how_several_are_given(name: str) -> None:
     with pytest.raises(NameMatchError, match=r"these are [23] names: give a list of them, or the option once for each"):
