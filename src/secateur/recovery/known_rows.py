@@ -7,10 +7,9 @@ from torch.fx import Node
 
 from secateur.graph.cursor import Values, bytes_of_tensors
 from secateur.masking.linear_layers import LinearLayer
-from secateur.recovery.embedded import EmbeddedPrunedNetwork
+from secateur.recovery.output_targets import OutputTargets
 from secateur.recovery.pruned_layer import draw_positions, few_rows_of, results_at
 from secateur.recovery.target_rows import DenseRows
-from secateur.recovery.targets import OutputContext
 
 
 class KnownDenseRows:
@@ -38,22 +37,14 @@ class KnownDenseRows:
         rows = self._rows[layer.node, microbatch]
         return DenseRows(*(values[:, :positions].flatten(0, 1) for values in (rows.output, rows.value)))
 
-    def add(
-        self,
-        layer: LinearLayer,
-        microbatch: int,
-        context: OutputContext,
-        dense: Values,
-        cut_network: EmbeddedPrunedNetwork,
-    ) -> None:
+    def add(self, layer: LinearLayer, microbatch: int, targets: OutputTargets, dense: Values) -> None:
         """Store the values of a layer for a microbatch, at as many positions as any quick refit reads.
 
         Args:
             layer: the layer.
             microbatch: the number of the microbatch.
-            context: the operators behind the layer.
+            targets: those of its output.
             dense: the dense network's values.
-            cut_network: the cut network.
         """
         if (layer.node, microbatch) in self._rows:
             return
@@ -62,7 +53,7 @@ class KnownDenseRows:
         positions = draw_positions(count, math.ceil(most_rows / sum(self._sizes)), microbatch).to(
             dense[layer.node].device
         )
-        rows = context.dense_rows(partial(results_at, layer, size, positions), dense, cut_network)
+        rows = targets.dense_rows(partial(results_at, layer, size, positions), dense)
         rows = DenseRows(*(values.unflatten(0, (-1, len(positions))) for values in (rows.output, rows.value)))
         needed_bytes = bytes_of_tensors([rows.output, rows.value])
         if needed_bytes <= self._room:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from secateur.evaluation.holdout import FEWEST_BLOCKS, holdout_mask
 from secateur.graph.operators import arguments
+from secateur.recovery.output_targets import OutputTargets
 from secateur.recovery.paired_run import PairedExecution, value_of
 from secateur.recovery.pruned_layer import PrunedLayer, results_at
 from secateur.recovery.regression_rows import RegressionRows
@@ -35,7 +36,7 @@ def regression_rows(
     layer, cut_network = pruned_layer.layer, execution.cut_network
     examples = sum(microbatch.size or 1 for microbatch in execution.microbatches)
     context, first_example = output_context(cut_network.network, layer), 0
-    weights = RowWeights(context)
+    weights, targets = RowWeights(context), OutputTargets.of(context, cut_network)
     fixed_values = cut_network.fixed()
     known_rows = execution.known if most_rows is not None and context.has_affine_of_outputs else None
     is_known = known_rows is not None and known_rows.has(layer)
@@ -46,13 +47,13 @@ def regression_rows(
             x, size, math.ceil((most_rows or pruned_layer.most_rows) / examples), microbatch
         )
         if known_rows is not None and not is_known:
-            known_rows.add(layer, microbatch, context, dense, cut_network)
+            known_rows.add(layer, microbatch, targets, dense)
         values_at = partial(results_at, layer, size, positions)
         known_values = (
             known_rows.first(layer, microbatch, len(positions)) if known_rows is not None and is_known else None
         )
-        dense_rows = known_values or context.dense_rows(values_at, dense, cut_network)
-        target_interval = context.target_interval(values_at, dense, cut, cut_network, dense_rows, has_interval)
+        dense_rows = known_values or targets.dense_rows(values_at, dense)
+        target_interval = targets.interval(values_at, dense, cut, dense_rows, has_interval)
         is_held = _held_rows(rows.shape[1], size, first_example, examples).to(x.device)
         first_example += size
         residuals, lower, upper = _residuals(pruned_layer, target_interval, rows @ matrix.transpose(1, 2))

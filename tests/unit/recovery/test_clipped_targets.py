@@ -14,6 +14,7 @@ from expected_warnings import untrained_networks
 from secateur import demo
 from secateur.masking.linear_layers import layers_of
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
+from secateur.recovery.output_targets import OutputTargets
 from secateur.recovery.refit import refit
 from secateur.recovery.targets import output_context
 from solved_repairs import repaired_by
@@ -38,9 +39,8 @@ def test_whatever_lies_between_the_bounds_comes_to_the_same(nonlinearity: Callab
     cut_network = EmbeddedPrunedNetwork.of_kept(network, {"0": torch.arange(5)})
     with torch.no_grad():
         output = model[0](torch.randn(20, 4))
-        target_interval = output_context(network, layer).target_interval(
-            lambda value: value, {layer.node: output}, {}, cut_network
-        )
+        targets = OutputTargets.of(output_context(network, layer), cut_network)
+        target_interval = targets.interval(lambda value: value, {layer.node: output}, {})
         target = behind(norm(output))
         for end in (target_interval.target, target_interval.lower, target_interval.upper):
             reached = behind(norm(torch.where(end.isinf(), end.sign() * 50 + output, end)))
