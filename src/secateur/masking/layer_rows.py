@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 OUTSIDE = -(2**40)  # its sum with offsets in memory stays negative
 
@@ -27,10 +28,10 @@ class RowPositions:
         """The number of positions."""
         return self.values.shape[1]
 
-    def rows(self, positions: Tensor, groups: int) -> Tensor:
-        """Return some positions of every example. (examples * selected, groups, features)"""
+    def rows(self, positions: Tensor, groups: int, has_ones: bool = False) -> Tensor:
+        """Return some positions of every example, as `WindowPositions.rows`."""
         rows: Tensor = rows_at(self.values, positions).flatten(0, 1).unflatten(1, (groups, -1))
-        return rows
+        return with_ones(rows) if has_ones else rows
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,14 @@ class WindowPositions:
         """The number of positions."""
         return math.prod(axis.count for axis in self.axes)
 
-    def rows(self, positions: Tensor, groups: int) -> Tensor:
-        """Return some positions of every example. (examples * selected, groups, features)"""
+    def rows(self, positions: Tensor, groups: int, has_ones: bool = False) -> Tensor:
+        """Return some positions of every example. (examples * selected, groups, features)
+
+        Args:
+            positions: the positions.
+            groups: of the convolution.
+            has_ones: whether a last feature is 1, for a constant.
+        """
         (examples, channels, *size), (of_example, *strides) = self.images.shape, self.images.stride()
         extent = 1 + sum((length - 1) * stride for length, stride in zip((channels, *size), strides, strict=True))
         memory = self.images.as_strided((examples, extent), (of_example, 1))
@@ -100,12 +107,17 @@ class WindowPositions:
         is_padded = any(axis.is_padded for axis in self.axes)
         pixels = offsets.clamp(min=0) if is_padded else offsets
         at = pixels[:, None] + torch.arange(channels, device=memory.device)[:, None] * strides[0]
-        windows = memory.index_select(1, at.flatten()).unflatten(1, at.shape)  # (examples, selected, channels, kernel)
+        at = at.view(len(positions), groups, -1)  # (selected, groups, features)
+        if has_ones:  # any place, in the same copy
+            at = F.pad(at, (0, 1))
+        rows: Tensor = memory.index_select(1, at.flatten()).unflatten(1, at.shape)
         if is_padded:
+            features = rows[..., :-1] if has_ones else rows
             selected, pixel = torch.nonzero(offsets < 0, as_tuple=True)
-            windows[:, selected, :, pixel] = 0
-        rows: Tensor = windows.view(examples * len(positions), groups, -1)
-        return rows
+            features.unflatten(3, (-1, offsets.shape[1]))[:, selected, :, :, pixel] = 0
+        if has_ones:
+            rows[..., -1] = 1
+        return rows.flatten(0, 1)
 
     def _offsets(self, positions: np.ndarray, strides: Sequence[int]) -> np.ndarray:
         """Return where the pixels of some windows lie in memory, negative outside of the image. (selected, kernel)
@@ -126,6 +138,11 @@ class WindowPositions:
 
 
 LayerPositions = RowPositions | WindowPositions
+
+
+def with_ones(rows: Tensor) -> Tensor:
+    """Append a feature that is 1. (..., features + 1)"""
+    return torch.cat([rows, torch.ones_like(rows[..., :1])], -1)
 
 
 def rows_at(rows: Tensor, positions: Tensor) -> Tensor:

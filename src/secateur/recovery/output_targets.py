@@ -75,12 +75,12 @@ class OutputTargets:
         output, dense_value = dense_rows.output, dense_rows.value
         scale, shift = self._factor_and_shift(self.cut_norm, output, rows, dense)
         other = None if context.other is None else self.cut_network.spread(context.other, rows(cut[context.other]), -1)
-        other_rows = torch.zeros(()).to(output) if other is None else other
         is_silent = scale.abs() <= LEAST_SCALE * scale.abs().max()  # all where all factors are zero
-        safe_scale = torch.where(is_silent, 1.0, scale)
+        has_silent, safe_scale = bool(is_silent.any()), torch.where(is_silent, 1.0, scale)
 
         def to_output(value: Tensor) -> Tensor:
-            return torch.where(is_silent, output, (value - other_rows - shift) / safe_scale)
+            outputs = ((value if other is None else value - other) - shift).div_(safe_scale)
+            return torch.where(is_silent, output, outputs) if has_silent else outputs
 
         target = to_output(dense_value)
         if not (context.cuts_off and has_interval):

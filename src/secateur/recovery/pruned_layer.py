@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from secateur.masking.layer_rows import rows_at
+from secateur.masking.layer_rows import rows_at, with_ones
 from secateur.masking.linear_layers import LinearLayer
 from secateur.recovery.embedded import EmbeddedPrunedNetwork
 from secateur.utils.dtypes import at_least_single
@@ -103,24 +103,19 @@ class PrunedLayer:
         drawn_positions = draw_positions(positions.count, most_rows, seed).to(x.device)
         if x.shape[self.layer.dim] == len(self.layer.inputs):
             return self.inputs_of(at_least_single(positions.rows(drawn_positions, self.layer.groups))), drawn_positions
-        rows = at_least_single(
-            positions.rows(drawn_positions, len(self.groups))
-        )  # what stays alone (rows, groups, features)
-        return self._with_constant(rows.transpose(0, 1)), drawn_positions
+        rows = positions.rows(drawn_positions, len(self.groups), self.has_constant)  # of what stays alone
+        return at_least_single(rows).transpose(0, 1), drawn_positions
 
     def inputs_of(self, rows: Tensor) -> Tensor:
         """Select the kept features of rows (rows, groups, features), and append 1 for the constant, if it has one."""
         by_group = self._by_group(rows)
         if self.features.shape[1] == by_group.shape[2]:
-            return self._with_constant(by_group)
+            return with_ones(by_group) if self.has_constant else by_group
         if not self.has_constant:
             return _select(by_group, self.features)
         inputs = _select(by_group, F.pad(self.features, (0, 1)))  # with a column for the constant, in one copy
         inputs[..., -1] = 1
         return inputs
-
-    def _with_constant(self, rows: Tensor) -> Tensor:
-        return torch.cat([rows, torch.ones_like(rows[..., :1])], 2) if self.has_constant else rows
 
     def outputs_of(self, results: Tensor) -> Tensor:
         """Select the kept outputs of results (rows, outputs of all groups). (groups, rows, outputs)"""

@@ -10,7 +10,7 @@ import secateur as sc
 from secateur.coupling.rules.registry import rule_of
 from secateur.graph.operators import arguments
 from secateur.masking.batch_norms import norm_behind
-from secateur.masking.layer_rows import WindowAxis, WindowPositions, padding_pairs
+from secateur.masking.layer_rows import WindowAxis, WindowPositions, padding_pairs, with_ones
 from secateur.masking.linear_layers import LinearLayer, layers_of
 from secateur.masking.transposed_layers import transposed_layers_of
 
@@ -131,6 +131,15 @@ def test_windows_are_those_of_the_convolution_wherever_they_lie_in_memory(images
     expected = outputs.flatten(2)[:, :, chosen]
     products = positions.rows(chosen, 1)[:, 0] @ weight.flatten(1).t()
     torch.testing.assert_close(products, expected.transpose(1, 2).flatten(0, 1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_windows_with_ones_are_copied_in_one_step(groups: int, padding: int) -> None:
+    images = torch.randn(2, 3, 6, 7)
+    positions = WindowPositions(images, [WindowAxis(size, 3, 1, 1, (padding, padding)) for size in (6, 7)])
+    chosen = torch.arange(positions.count)
+    assert torch.equal(positions.rows(chosen, groups, True), with_ones(positions.rows(chosen, groups)))
 
 
 def test_rows_of_flattened_examples_are_those_of_each() -> None:
