@@ -43,27 +43,6 @@ class ReconstructionTerm:
     weight: float
     factors: Sequence[Tensor | None]
 
-    @staticmethod
-    def of(
-        layer: LinearLayer, context: OutputContext, cut_network: EmbeddedPrunedNetwork, dense: Sequence[Tensor]
-    ) -> "ReconstructionTerm":
-        """Compute the target from the dense network's values, microbatch by microbatch."""
-        axis = 1 if layer.is_convolution else dense[0].dim() - 1
-        stays = torch.nonzero(cut_network.mask[layer.outputs]).flatten().to(dense[0].device)
-        targets = [at_least_single(select_positions(value, axis, stays)) for value in dense]
-        weights, statistics = RowWeights(context), Statistics()
-        factors = [_as_column(weights.factors(value)) for value in dense]
-        for target, factor in zip(targets, factors, strict=True):
-            rows = target if factor is None else target * factor
-            statistics.add(rows.movedim(axis, 1) if rows.dim() > 1 else rows[None])
-        weight = 1 / (float(statistics.variance.sum()) * statistics.rows + 1e-12)
-        for target in targets:  # selected from the dense network's values, so these are not changed
-            if context.low > -math.inf:
-                target.masked_fill_(target <= context.low, -math.inf)
-            if context.high < math.inf:
-                target.masked_fill_(target >= context.high, math.inf)
-        return ReconstructionTerm(context, axis, stays, targets, weight, factors)
-
     def output(self, values: Values) -> Tensor:
         """Return the kept positions of the output, from the values of a run."""
         output: Tensor = values[self.context.pre_activation]
@@ -91,6 +70,47 @@ class ReconstructionTerm:
         lower = target.clamp(max=high)
         upper = target if low == -math.inf else target.clamp(min=low)
         return torch.clamp(output, lower, upper).sub_(output)
+
+
+class TargetCollector:
+    """Collect the targets of a layer from the dense network's values, of which only the kept ones are stored.
+
+    Args:
+        layer: the layer.
+        context: the operators behind its output.
+        cut_network: the cut network.
+    """
+
+    def __init__(self, layer: LinearLayer, context: OutputContext, cut_network: EmbeddedPrunedNetwork) -> None:
+        self._context, self._is_convolution = context, layer.is_convolution
+        self._stays = torch.nonzero(cut_network.mask[layer.outputs]).flatten()
+        self._weights, self._statistics = RowWeights(context), Statistics()
+        self._targets: list[Tensor] = []
+        self._factors: list[Tensor | None] = []
+
+    def add(self, values: Values) -> None:
+        """Add the targets of a microbatch, from the dense network's values."""
+        value: Tensor = values[self._context.pre_activation]
+        low, high = self._context.low, self._context.high
+        target = at_least_single(select_positions(value, self._axis_of(value), self._stays))  # a copy
+        factor = _as_column(self._weights.factors(value))
+        rows = target if factor is None else target * factor
+        self._statistics.add(rows.movedim(self._axis_of(value), 1) if rows.dim() > 1 else rows[None])
+        if low > -math.inf:
+            target.masked_fill_(target <= low, -math.inf)
+        if high < math.inf:
+            target.masked_fill_(target >= high, math.inf)
+        self._targets.append(target)
+        self._factors.append(factor)
+
+    def term(self) -> ReconstructionTerm:
+        """Return the term of the targets."""
+        weight = 1 / (float(self._statistics.variance.sum()) * self._statistics.rows + 1e-12)
+        target, stays = self._targets[0], self._stays.to(self._targets[0].device)
+        return ReconstructionTerm(self._context, self._axis_of(target), stays, self._targets, weight, self._factors)
+
+    def _axis_of(self, value: Tensor) -> int:
+        return 1 if self._is_convolution else value.dim() - 1
 
 
 def _as_column(factors: Tensor | None) -> Tensor | None:
@@ -122,24 +142,22 @@ class SharedTargets:
         if stop <= self._at:
             return
         program, fixed = self._program, self._program.fixed()
-        new_contexts = {
-            layer: context
+        collectors = {
+            layer: TargetCollector(layer, context, cut_network)
             for layer, context in self.contexts.items()
             if self._at <= program.position[context.pre_activation] < stop
         }
-        nodes = [context.pre_activation for context in new_contexts.values()]
-        targets: list[Values] = []
+        nodes = [self.contexts[layer].pre_activation for layer in collectors]
         for microbatch, values in enumerate(self._values):
             ran = program.run({**fixed, **values}, self._at, stop, self._handlers, keep=nodes)
-            targets.append({node: ran[node] for node in nodes})
+            for collector in collectors.values():
+                collector.add(ran)
             self._values[microbatch] = {
                 node: value for node, value in ran.items() if node not in fixed and program.last_use[node] >= stop
             }
         self._at = stop
-        for layer, context in new_contexts.items():
-            self.terms[layer] = ReconstructionTerm.of(
-                layer, context, cut_network, [values[context.pre_activation] for values in targets]
-            )
+        for layer, collector in collectors.items():
+            self.terms[layer] = collector.term()
 
     def forget_all_but(self, layers: set[LinearLayer]) -> None:
         """Drop the terms of all other layers."""
