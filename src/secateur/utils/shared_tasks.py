@@ -79,8 +79,8 @@ def map_shares(
             warn(message, subject, kind)
     by_number = {
         number: result
-        for numbers, (done, _) in zip(shares, results_by_rank, strict=True)
-        for number, result in zip(numbers, done, strict=True)
+        for numbers, (results_of_rank, _) in zip(shares, results_by_rank, strict=True)
+        for number, result in zip(numbers, results_of_rank, strict=True)
     }
     return [by_number[number] for number in range(len(tasks))]
 
