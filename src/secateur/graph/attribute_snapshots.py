@@ -90,11 +90,6 @@ class Snapshot:
     rule: ContainerRule
     entries: list[Any]
 
-    @property
-    def is_plainly_empty(self) -> bool:
-        """True if the container was empty and has a built-in type, so that its truth value shows changes."""
-        return not self.entries and type(self.container) in CONTAINER_RULES
-
     def restore(self) -> None:
         """Write the entries back if the container now holds others."""
         now = self.rule.read(self.container)
@@ -113,8 +108,8 @@ class ModelSnapshot:
         modules: the modules.
         classes: their classes.
         snapshots: of containers.
-        empty_containers: those of built-in types that held nothing, such as most tables of hooks; they are compared at
-            once.
+        empty_containers: those of built-in types that held nothing, such as most tables of hooks; their truth values
+            show changes.
     """
 
     modules: tuple[nn.Module, ...]
@@ -126,10 +121,8 @@ class ModelSnapshot:
     def of(cls, model: nn.Module) -> "ModelSnapshot":
         """Take a snapshot of a model."""
         modules = tuple(model.modules())
-        snapshots = _snapshots(modules)
-        filled_snapshots = tuple(snapshot for snapshot in snapshots if not snapshot.is_plainly_empty)
-        empty = tuple(snapshot.container for snapshot in snapshots if snapshot.is_plainly_empty)
-        return cls(modules, tuple(type(module) for module in modules), filled_snapshots, empty)
+        snapshots, empty_containers = _snapshots(modules)
+        return cls(modules, tuple(type(module) for module in modules), tuple(snapshots), tuple(empty_containers))
 
     def restore(self) -> None:
         """Undo all changes since the snapshot; unchanged containers are not written."""
@@ -153,9 +146,10 @@ def attributes_restored(model: nn.Module) -> Iterator[None]:
         snapshot.restore()
 
 
-def _snapshots(modules: Sequence[nn.Module]) -> list[Snapshot]:
-    """Take a snapshot of the attributes of each module and of each container within them."""
+def _snapshots(modules: Sequence[nn.Module]) -> tuple[list[Snapshot], list[Any]]:
+    """Take a snapshot of the attributes of each module and of each container within them; list the empty ones apart."""
     snapshots: list[Snapshot] = []
+    empty_containers: list[Any] = []
     visited_ids: set[int] = set()
     containers: dict[type, bool] = {}  # few types make up many thousands of entries
     waiting: list[Any] = [vars(module) for module in modules]
@@ -165,20 +159,24 @@ def _snapshots(modules: Sequence[nn.Module]) -> list[Snapshot]:
             continue
         visited_ids.add(id(container))
         for target, rule in _views(container):
+            if type(target) in CONTAINER_RULES and not target:
+                empty_containers.append(target)
+                continue
             entries = rule.read(target)
             snapshots.append(Snapshot(target, rule, entries))
             for kind in set(map(type, entries)) - containers.keys():
                 containers[kind] = issubclass(kind, BASES) or is_dataclass(kind)
             waiting += [entry for entry in entries if containers[type(entry)]]
-    return snapshots
+    return snapshots, empty_containers
 
 
 def _views(container: Any) -> Iterator[tuple[Any, ContainerRule]]:
     """Yield the mutable contents of a container: its entries and its instance attributes."""
-    base = next((kind for kind in BASES if isinstance(container, kind)), None)
+    kind = type(container)
+    base = kind if kind in CONTAINER_RULES else next((base for base in BASES if issubclass(kind, base)), None)
     if base is not None:
         yield container, CONTAINER_RULES[base]
-    if type(container).__dictoffset__:
+    if kind.__dictoffset__:
         yield vars(container), CONTAINER_RULES[dict]
     elif base is None:
         yield container, SLOTS

@@ -63,8 +63,21 @@ def seeded_generators(seed: int) -> Iterator[None]:
     """Let torch draw from a seed within a context; restore its generators on leaving."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        _seed_generators(seed)
         yield
+
+
+def _seed_generators(seed: int) -> None:
+    """Seed the generators of the processor and of the accelerators in use.
+
+    For those that are not in use, `torch.manual_seed` keeps each seed, with a text of the whole stack: that takes
+    longer than a small network, and more memory with every call.
+    """
+    torch.default_generator.manual_seed(seed)
+    torch.mps.manual_seed(seed)
+    for accelerator in (torch.cuda, torch.xpu, torch.mtia):
+        if accelerator.is_initialized():
+            accelerator.manual_seed_all(seed)
 
 
 class _WithoutGenerators(TorchFunctionMode):

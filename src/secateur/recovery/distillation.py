@@ -1,5 +1,6 @@
 """The loss of a training towards the dense network's outputs (Hinton et al. 2015), and its batches of examples."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,23 +43,41 @@ def distillation_objective(output: Any, dense: Any, target: Any, temperature: fl
     return (1 - LABELS) * loss + LABELS * supervised_losses(output, target).mean()
 
 
-def sample_batch(microbatches: Sequence[Batch], size: int, draws: torch.Generator) -> Batch:
-    """Sample examples from microbatches whose inputs have one shape, in proportion to their sizes."""
-    sizes = torch.tensor([float(microbatch.size or 1) for microbatch in microbatches])
-    first = microbatches[int(torch.multinomial(sizes, 1, generator=draws))]
-    same_shape = [microbatch for microbatch in microbatches if _input_forms(microbatch) == _input_forms(first)]
-    if not first.is_divisible:
-        return first
-    owner = torch.multinomial(
-        torch.tensor([float(microbatch.size or 1) for microbatch in same_shape]), size, True, generator=draws
-    )
-    samples = []
-    for number in owner.unique().tolist():
-        count = int((owner == number).sum())
-        samples.append(
-            same_shape[number].take(torch.randint(0, same_shape[number].size or 1, (count,), generator=draws))
-        )
-    return concat_batches(samples)
+class BatchSampler:
+    """Sample batches of examples whose inputs have one shape, in proportion to the sizes of microbatches.
+
+    Args:
+        microbatches: the examples.
+
+    Examples:
+        >>> from secateur.data.conversion import as_batches
+        >>> sampler = BatchSampler(as_batches(torch.randn(8, 4)))
+        >>> sampler.sample(16, torch.Generator()).size
+        16
+    """
+
+    def __init__(self, microbatches: Sequence[Batch]) -> None:
+        self._microbatches = microbatches
+        self._sizes = [microbatch.size or 1 for microbatch in microbatches]
+        self._forms = [_input_forms(microbatch) for microbatch in microbatches]
+
+    def sample(self, size: int, draws: torch.Generator) -> Batch:
+        """Sample a batch of `size` examples; a microbatch that can't be divided is a batch of its own."""
+        first = self._draw_microbatches(range(len(self._microbatches)), 1, draws)[0]
+        if not self._microbatches[first].is_divisible:
+            return self._microbatches[first]
+        same_shape = [number for number, form in enumerate(self._forms) if form == self._forms[first]]
+        counts = Counter(self._draw_microbatches(same_shape, size, draws))
+        samples = []
+        for number, count in sorted(counts.items()):
+            index = torch.randint(0, self._sizes[number], (count,), generator=draws)
+            samples.append(self._microbatches[number].take(index))
+        return concat_batches(samples)
+
+    def _draw_microbatches(self, numbers: Sequence[int], count: int, draws: torch.Generator) -> list[int]:
+        """Draw microbatches by number, with replacement, in proportion to their sizes."""
+        sizes = torch.tensor([float(self._sizes[number]) for number in numbers])
+        return [numbers[index] for index in torch.multinomial(sizes, count, True, generator=draws).tolist()]
 
 
 def _input_forms(microbatch: Batch) -> list[Any]:

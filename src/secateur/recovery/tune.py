@@ -20,7 +20,7 @@ from secateur.evaluation.evaluate import output_divergences
 from secateur.evaluation.losses import supervised_losses
 from secateur.evaluation.outputs import with_named_scores
 from secateur.graph.contexts import evaluation_mode, isolated_evaluation, run_seeded
-from secateur.recovery.distillation import LABELS, distillation_objective, sample_batch
+from secateur.recovery.distillation import LABELS, BatchSampler, distillation_objective
 from secateur.recovery.head_features import feature_error, recorded_inputs
 from secateur.recovery.input_augmentation import InputAugmentation, augmentation_of, augmentations_of
 from secateur.recovery.training_steps import trainable_parameters, training_steps
@@ -83,6 +83,7 @@ class TuneTraining:
         self.average = WeightAverage(self.weights)
         self.augment = augment
         self.dense_outputs = DenseOutputs(task.dense, task.writes)
+        self.sampler = BatchSampler(task.microbatches)
         self.draws = torch.Generator().manual_seed(task.seed)
         self.slowdowns, self.restarted = 0, 0  # the number of slower rates so far, and the step at the last one
         self.distance = math.inf  # on the held-out examples, of the state that is kept
@@ -158,7 +159,7 @@ class TuneTraining:
         """Return the loss of a batch of examples: the error of the last features, or the distance of the outputs."""
         task, seed = self.task, self.task.seed + step
         size = int(self.options.get("batch_size", 64))
-        batch = self.augment(sample_batch(task.microbatches, size, self.draws), self.draws)
+        batch = self.augment(self.sampler.sample(size, self.draws), self.draws)
         dense_path, small_path = (None, None) if task.head is None else (task.head.dense, task.head.small)
         with isolated_evaluation(task.dense, task.writes), recorded_inputs(task.dense, dense_path) as dense_features:
             dense_output = run_seeded(task.dense, batch, seed)

@@ -17,8 +17,9 @@ from secateur.evaluation.losses import supervised_losses
 from secateur.evaluation.outputs import with_named_scores
 from secateur.graph.contexts import isolated_evaluation
 from secateur.graph.model_calls import call_model
+from secateur.graph.random_draws import seeded_generators
 from secateur.importance.checkpoint import tensor_fingerprint
-from secateur.recovery.distillation import distillation_objective, sample_batch
+from secateur.recovery.distillation import BatchSampler, distillation_objective
 from secateur.recovery.training_steps import training_steps
 from secateur.training.method import TrainingMethod
 from secateur.training.resume import MOST_STEPS, read_training_state, write_training_state
@@ -81,6 +82,7 @@ class TrainingLoop:
         device = device_of(model)
         self.model, self.dense, self.optimizer, self.settings = model, dense, optimizer, settings
         self.microbatches = [on_device(microbatch, device) for microbatch in microbatches]
+        self._sampler = BatchSampler(self.microbatches)
         self._fingerprint = "" if settings.folder is None else self._compute_fingerprint()
 
     def run(self, stage: str, steps: int, method: TrainingMethod | None = None) -> int:
@@ -138,11 +140,11 @@ class TrainingLoop:
     def _loss_at(self, stage: str, step: int) -> Tensor:
         """Return the loss of one step; its random numbers depend on the stage and the step alone."""
         draws = generator_for(self.settings.seed, stage, step)
-        batch = sample_batch(self.microbatches, self.settings.batch_size, draws)
+        batch = self._sampler.sample(self.settings.batch_size, draws)
         has_scores = batch.has_token_scores
         dense_output = with_named_scores(self._dense_output(batch), has_scores) if self.settings.distill else None
-        with torch.random.fork_rng(), torch.enable_grad():
-            torch.manual_seed(int(torch.randint(2**62, (), generator=draws)))  # dropout draws from the global one
+        seed = int(torch.randint(2**62, (), generator=draws))  # dropout draws from torch's own generators
+        with seeded_generators(seed), torch.enable_grad():
             output = with_named_scores(call_model(self.model, batch), has_scores)
             if self.settings.distill:
                 return distillation_objective(output, dense_output, batch.target)

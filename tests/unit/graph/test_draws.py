@@ -1,5 +1,6 @@
 """Forwards that draw random numbers: units before, behind and beside them are cut, and checked on equal numbers."""
 
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from torch.nn import functional as F
 import secateur as sc
 from expected_warnings import untrained_networks
 from secateur.data.batch import Batch
+from secateur.data.conversion import as_batches
+from secateur.graph.random_draws import seeded_generators
 from secateur.masking.ablation import masked_draws, run_masked
 from secateur.surgery.verify import output_difference
+from secateur.training.loop import TrainingLoop, TrainingSettings
 
 X = torch.randn(24, 6, generator=torch.Generator().manual_seed(0))
 IMAGES = torch.randn(24, 3, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -230,3 +234,16 @@ def test_examples_that_are_shuffled_are_one_example() -> None:
     network = sc.trace(model, X)
     assert network.example.is_one_example
     assert set(network.by_name) == {"a", "b"}
+
+
+def test_seeds_are_not_kept_for_accelerators_that_are_not_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    stacks: list[int] = []
+    monkeypatch.setattr(traceback, "format_stack", lambda: stacks.append(0))  # what torch keeps beside each such seed
+    model = nn.Sequential(nn.Dropout(), nn.Linear(6, 3))
+    loop = TrainingLoop(model, model, as_batches(X), torch.optim.SGD(model.parameters()), TrainingSettings())
+    assert loop.run("with dropout", 2) == 2 and not stacks
+    with seeded_generators(0):
+        first_draw = torch.rand(())
+    with seeded_generators(0):
+        assert torch.rand(()) == first_draw
+    assert not stacks
