@@ -53,17 +53,21 @@ def last_small_position(program: Program, share: float) -> int:
         share: the share of the bytes of the output.
     """
     end = program.position[program.nodes[-1]]  # of the outputs
-    sizes = {node: example_bytes(program, node) for node in program.nodes}
-    most_bytes = share * sum(sizes[node] for node in set(program.output_nodes))
-    changes = [0] * (end + 2)  # of the bytes of the values before each position
-    for node, size in sizes.items():
-        position = program.position[node]
-        changes[position + 1] += size
-        changes[max(program.last_use[node], position) + 1] -= size
-    totals = list(itertools.accumulate(changes))
+    most_bytes = share * sum(example_bytes(program, node) for node in set(program.output_nodes))
+    totals = live_bytes_by_position(program)
     return max(
         (position for position in range(program.first, end) if totals[position] <= most_bytes), default=program.first
     )
+
+
+def live_bytes_by_position(program: Program) -> list[int]:
+    """Return the bytes of one example's values that are computed before each position and read there or later."""
+    changes = [0] * (len(program.nodes) + 2)  # of the bytes of the values before each position
+    for node in program.nodes:
+        position, size = program.position[node], example_bytes(program, node)
+        changes[position + 1] += size
+        changes[max(program.last_use[node], position) + 1] -= size
+    return list(itertools.accumulate(changes))
 
 
 def recorded_examples(program: Program) -> int:

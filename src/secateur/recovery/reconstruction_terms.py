@@ -1,5 +1,6 @@
 """Terms of block reconstruction that problems share: targets of layers, and covariances of their inputs."""
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from torch import Tensor
 from secateur.coupling.network import Network
 from secateur.data.batch import Batch
 from secateur.graph.cursor import Values
+from secateur.graph.value_bytes import example_bytes, live_bytes_by_position
 from secateur.masking.linear_layers import LinearLayer
 from secateur.masking.straight_through import straight_through
 from secateur.recovery.batchnorm import Statistics
@@ -138,9 +140,13 @@ class SharedTargets:
         self._at = network.program.first
 
     def advance(self, cut_network: EmbeddedPrunedNetwork, stop: int) -> None:
-        """Run the dense network up to an operator, and keep the targets of the layers before it."""
+        """Run the dense network up to an operator or farther, and keep the targets of the layers before it.
+
+        It stops where its values, together with the targets on the way, take the least memory.
+        """
         if stop <= self._at:
             return
+        stop = self._lightest_stop(cut_network, stop)
         program, fixed = self._program, self._program.fixed()
         collectors = {
             layer: TargetCollector(layer, context, cut_network)
@@ -158,6 +164,19 @@ class SharedTargets:
         self._at = stop
         for layer, collector in collectors.items():
             self.terms[layer] = collector.term()
+
+    def _lightest_stop(self, cut_network: EmbeddedPrunedNetwork, first_stop: int) -> int:
+        """Return the position, from one on, at which values and the targets collected since take the fewest bytes."""
+        program = self._program
+        live_bytes = live_bytes_by_position(program)
+        target_bytes = [0.0] * len(live_bytes)  # of the targets that are read at each position
+        for layer, context in self.contexts.items():
+            kept_share = float(cut_network.mask[layer.outputs].double().mean())
+            node = context.pre_activation
+            target_bytes[program.position[node]] += kept_share * example_bytes(program, node)
+        collected_bytes = [0.0, *itertools.accumulate(target_bytes[first_stop:])]
+        stops = range(first_stop, program.position[program.nodes[-1]] + 1)
+        return min(stops, key=lambda stop: live_bytes[stop] + collected_bytes[stop - first_stop])
 
     def forget_all_but(self, layers: set[LinearLayer]) -> None:
         """Drop the terms of all other layers."""
