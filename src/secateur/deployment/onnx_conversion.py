@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from secateur.data.batch import Batch
 from secateur.errors import OptionError, TraceError
+from secateur.evaluation.onnx_operators import onnx_operators_read_once
 from secateur.evaluation.runtimes import EXTRAS, new_session
 from secateur.graph.torch_logs import torch_logs_silenced
 
@@ -52,7 +53,7 @@ def write_onnx(model: nn.Module, exported: ExportedProgram, batched: str | None,
         TraceError: torch's exporter refuses the program.
     """
     try:
-        with torch_logs_silenced():
+        with torch_logs_silenced(), onnx_operators_read_once():
             onnx_program: Any = torch.onnx.export(exported, dynamo=True, verbose=False, opset_version=opset)
         if batched is not None:
             _name_axis(onnx_program.model, batched, BATCH)

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from secateur.data.batch import Batch
 from secateur.errors import BudgetError, OptionError
+from secateur.evaluation.onnx_operators import onnx_operators_read_once
 from secateur.graph.model_calls import cache_disabled
 from secateur.graph.torch_logs import torch_logs_silenced
 from secateur.utils.default_device import on_callers_device
@@ -113,7 +114,7 @@ def export_onnx(model: nn.Module, batch: Batch) -> OnnxModel:
     check_runtime(ONNXRUNTIME)
     keywords = {**batch.kwargs, **cache_disabled(model, batch)}
     try:
-        with torch_logs_silenced():
+        with torch_logs_silenced(), onnx_operators_read_once():
             program: Any = torch.onnx.export(model, batch.args, kwargs=keywords, dynamo=True, verbose=False)
             proto = program.model_proto
             content = proto.SerializeToString()

@@ -1,0 +1,36 @@
+"""torch's table of the operators that ONNX can express, read once in a process."""
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
+from functools import lru_cache
+from typing import Any
+from unittest.mock import patch
+
+from secateur.utils.process_lock import exclusive
+
+
+@contextmanager
+def onnx_operators_read_once() -> Iterator[None]:
+    """Let torch's exporter start from a copy of the table that it read first, within a context.
+
+    It parses the source of 500 functions for the table, which takes longer than the export of a small network.
+    """
+    registry = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
+    read_table = registry.from_torchlib
+
+    def copied_table(*args: Any, **kwargs: Any) -> Any:
+        table = _first_table(read_table, *args, **kwargs)
+        table_copy = copy(table)
+        table_copy.functions = {operator: list(functions) for operator, functions in table.functions.items()}
+        return table_copy
+
+    with exclusive(), patch.object(registry, "from_torchlib", staticmethod(copied_table)):
+        yield
+
+
+@lru_cache
+def _first_table(read_table: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Return the table of a version of ONNX's operators, which nobody changes."""
+    return read_table(*args, **kwargs)

@@ -1,0 +1,20 @@
+"""torch's table of ONNX operators: read once, and every export gets a copy."""
+
+import importlib
+
+from secateur.evaluation.onnx_operators import onnx_operators_read_once
+
+
+def test_the_table_of_onnx_operators_is_read_once_and_left_as_it_was() -> None:
+    registry = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
+    read_table = registry.from_torchlib
+    with onnx_operators_read_once():
+        first, second = (registry.from_torchlib().functions for _ in range(2))
+    assert registry.from_torchlib == read_table
+    relu = next(name for name in first if str(name).startswith("aten::relu"))
+    assert first[relu][0] is second[relu][0]  # read once
+    count = len(second[relu])
+    first[relu].clear()
+    first.pop(relu)
+    assert len(second[relu]) == count and len(second) == len(first) + 1
+    assert second.keys() == read_table().functions.keys()
