@@ -1,7 +1,7 @@
 """Python in processes of their own: the command line, scripts, and processes that work together.
 
-The processes are forked from one that has imported torch and the commands, because the imports take longer than most
-commands. `words_of` are for a new interpreter.
+The processes are forked from one that has imported torch, the commands and what they import when they run, because the
+imports take longer than most commands. `words_of` are for a new interpreter.
 """
 
 import multiprocessing
@@ -20,7 +20,27 @@ import torch
 
 from repository import ROOT
 
-IMPORTED = ["secateur.cli.main", "torch.export", "torch._dynamo", "secateur.pruning", "secateur.sparsity"]
+IMPORTED = [
+    "secateur.cli.main",
+    "secateur.cli.checkpoints",
+    "secateur.cli.named_models",
+    "secateur.public",
+    "secateur.sparsity",
+    "secateur.report.network_page",
+    "torch.export._trace",
+    "torch._dynamo",
+    "torch._export.passes.replace_set_grad_with_hop_pass",
+    "torch._inductor.sizevars",
+    "torch.fx.experimental.validator",
+    "jinja2",
+    "networkx",
+    "scipy.interpolate",
+    "scipy.optimize",
+    "scipy.sparse.csgraph",
+    "sympy.tensor.tensor",
+    "typer._adapters",
+]
+"""What commands import, or torch for them, before they have read their options or later."""
 LIMIT = 300  # seconds
 
 
