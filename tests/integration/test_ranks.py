@@ -5,8 +5,6 @@ import random
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,13 +12,13 @@ import pytest
 import torch
 
 import secateur as sc
-from commands import run_python, run_secateur, run_two_ranks
+from commands import run_python, run_secateur, run_two_ranks, start_python
 from comparisons import are_same_scores
 
 INPUTS = ["--program", "model.pt2", "--data", "workshop:data"]
 WORDS = ["score", *INPUTS, "--coalitions", "2500", "--out"]
 COMMAND = ["-m", "secateur", *WORDS]
-LAUNCH = [sys.executable, "-m", "torch.distributed.run"]
+LAUNCH = ["-m", "torch.distributed.run"]
 WORKSHOP = """
 import pytest
 import torch
@@ -71,7 +69,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def workers(launcher: int) -> list[int]:
+def workers(launcher: int | None) -> list[int]:
     """The processes that a launcher has started."""
     children = Path(f"/proc/{launcher}/task/{launcher}/children")
     return [int(child) for child in children.read_text().split()] if children.exists() else []
@@ -80,13 +78,14 @@ def workers(launcher: int) -> list[int]:
 def test_two_hosts_give_the_same_bits_as_one_process_and_one_of_them_writes(shop: Path) -> None:
     address = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
     hosts = [
-        subprocess.Popen(
-            [*LAUNCH, "--nnodes", "2", "--node-rank", str(host), *address, *COMMAND, "hosts"],
-            cwd=shop, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_python(
+            shop, *LAUNCH, "--nnodes", "2", "--node-rank", str(host), *address, *COMMAND, "hosts",
+            environment=environment(),
         ) for host in (0, 1)
     ]  # fmt: skip
-    printed = "".join(host.communicate(timeout=300)[0] for host in hosts)
-    assert [host.returncode for host in hosts] == [0, 0], printed
+    ends = [host.completed() for host in hosts]
+    printed = "".join(end.stdout + end.stderr for end in ends)
+    assert [end.returncode for end in ends] == [0, 0], printed
     assert printed.count("written to") == 1
     assert are_same_scores(*scores_in(shop, "hosts", "one"))
 
@@ -95,17 +94,15 @@ def test_a_killed_worker_costs_only_its_unfinished_blocks(shop: Path) -> None:
     """Killed at a random moment, the launcher starts the workers anew, and they go on from the checkpoint."""
     command = [*LAUNCH, "--standalone", "--nproc-per-node", "2", "--max-restarts", "5", *COMMAND, "killed"]
     chance, kills = random.Random(0), 0
-    run = subprocess.Popen(
-        [*command, "--checkpoint", "part.safetensors"],
-        cwd=shop, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    while run.poll() is None and kills < 2:
+    run = start_python(shop, *command, "--checkpoint", "part.safetensors", environment=environment())
+    while run.process.is_alive() and kills < 2:
         time.sleep(2 + 3 * chance.random())
-        alive = workers(run.pid)
-        if run.poll() is None and alive:
+        alive = workers(run.process.pid)
+        if run.process.is_alive() and alive:
             os.kill(chance.choice(alive), signal.SIGKILL)
             kills += 1
-    assert run.wait(timeout=300) == 0
+    done = run.completed()
+    assert done.returncode == 0, done.stderr
     assert kills > 0
     assert are_same_scores(*scores_in(shop, "killed", "one"))
 
