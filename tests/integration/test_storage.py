@@ -1,7 +1,6 @@
 """Results on disk: bit-equal when all is well, a clear error and nothing lost when it is not."""
 
 import json
-import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import secateur as sc
+from commands import run_python
 from expected_warnings import untrained_networks
 from secateur.data.conversion import example_batches
 from zoo import ZOO, grow
@@ -148,10 +148,12 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 import secateur as sc
 from test_storage import pruned
 result = pruned("mlp", seed=1)
-resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, most))
 try:
     result.save({folder!r})
 except sc.SecateurError as error:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))  # what is printed goes to a file, too
     print("refused:", error)
 """
 
@@ -159,12 +161,17 @@ except sc.SecateurError as error:
 @pytest.mark.parametrize("limit", [100, 5000])
 def test_a_full_disk_leaves_the_old_files(limit: int, tmp_path: Path) -> None:
     """A real process whose files may not grow beyond a limit, as on a full disk."""
-    pruned("mlp", seed=0).save(tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    script = FULL.format(path=sys.path, limit=limit, folder=str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    folder = tmp_path / "saved"
+    pruned("mlp", seed=0).save(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    script = FULL.format(path=sys.path, limit=limit, folder=str(folder))
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    (scripts / "saving.py").write_text(script)
+    done = run_python(scripts, "saving.py")
+    assert done.returncode == 0, done.stderr
     assert "refused:" in done.stdout and "untouched" in done.stdout
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:

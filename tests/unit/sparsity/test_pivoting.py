@@ -1,5 +1,6 @@
 """Matrix pivoting: the search on matrices whose answer is known, folded orders, packed blocks, gathers if needed."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 import secateur as sc
 from expected_warnings import unread_targets
 from pivoted_networks import PivotedLayers
+from random_plans import traced_without_options
 from secateur.graph.parametrizations import bake_parametrizations
 from secateur.sparsity import load_fast
 from secateur.sparsity.pivoting.orders import fold_orders
@@ -22,9 +24,8 @@ from zoo import ZOO, grow
 @pytest.mark.parametrize("name", sorted(set(ZOO) - {"head width", "experts", "routed"}))
 def test_folded_orders_leave_every_network_as_it_was(name: str) -> None:
     """Or it is refused, and nothing is changed: channels that are shuffled by place depend on their order."""
-    model, example = grow(name)
-    network = sc.trace(model, example)
-    model, batch = bake_parametrizations(model), network.example
+    dense, _, network = traced_without_options(name)
+    model, batch = copy.deepcopy(bake_parametrizations(dense)), network.example
     with torch.no_grad():
         before = _leaves(model(*batch.args, **batch.kwargs))
     draws = np.random.default_rng(0)
