@@ -10,14 +10,20 @@ from unittest.mock import patch
 
 from secateur.utils.process_lock import exclusive
 
+REGISTRATION = "torch.onnx._internal.exporter._registration"
+
 
 @contextmanager
 def onnx_operators_read_once() -> Iterator[None]:
     """Let torch's exporter start from a copy of the table that it read first, within a context.
 
-    It parses the source of 500 functions for the table, which takes longer than the export of a small network.
+    It parses the source of 500 functions for the table, which takes longer than the export of a small network. A
+    version of torch that has no such table is left alone.
     """
-    registry = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
+    registry = _exporter_registry()
+    if registry is None:
+        yield
+        return
     read_table = registry.from_torchlib
 
     def copied_table(*args: Any, **kwargs: Any) -> Any:
@@ -28,6 +34,15 @@ def onnx_operators_read_once() -> Iterator[None]:
 
     with exclusive(), patch.object(registry, "from_torchlib", staticmethod(copied_table)):
         yield
+
+
+def _exporter_registry() -> Any | None:
+    """Return the class of the exporter's table; None where this version of torch has none of that name."""
+    try:
+        registry = importlib.import_module(REGISTRATION).ONNXRegistry
+    except (ImportError, AttributeError):
+        return None
+    return registry if hasattr(registry, "from_torchlib") else None
 
 
 @lru_cache

@@ -2,11 +2,15 @@
 
 import importlib
 
+import pytest
+import torch
+
+from secateur.evaluation import onnx_operators
 from secateur.evaluation.onnx_operators import onnx_operators_read_once
 
 
 def test_the_table_of_onnx_operators_is_read_once_and_left_as_it_was() -> None:
-    registry = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
+    registry = importlib.import_module(onnx_operators.REGISTRATION).ONNXRegistry
     read_table = registry.from_torchlib
     with onnx_operators_read_once():
         first, second = (registry.from_torchlib().functions for _ in range(2))
@@ -18,3 +22,13 @@ def test_the_table_of_onnx_operators_is_read_once_and_left_as_it_was() -> None:
     first.pop(relu)
     assert len(second[relu]) == count and len(second) == len(first) + 1
     assert second.keys() == read_table().functions.keys()
+
+
+@pytest.mark.parametrize("registration", ["torch.onnx._internal.no_such_module", "torch.onnx"])
+def test_a_version_of_torch_without_such_a_table_exports_as_it_does(
+    registration: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_operators, "REGISTRATION", registration)
+    with onnx_operators_read_once():
+        program = torch.onnx.export(torch.nn.ReLU(), (torch.ones(2),), dynamo=True, verbose=False)
+    assert program is not None
