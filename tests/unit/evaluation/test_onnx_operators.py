@@ -7,6 +7,7 @@ import torch
 
 from secateur.evaluation import onnx_operators
 from secateur.evaluation.onnx_operators import onnx_operators_read_once
+from secateur.graph.torch_logs import torch_logs_silenced
 
 
 def test_the_table_of_onnx_operators_is_read_once_and_left_as_it_was() -> None:
@@ -29,6 +30,6 @@ def test_a_version_of_torch_without_such_a_table_exports_as_it_does(
     registration: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_operators, "REGISTRATION", registration)
-    with onnx_operators_read_once():
+    with torch_logs_silenced(), onnx_operators_read_once():
         program = torch.onnx.export(torch.nn.ReLU(), (torch.ones(2),), dynamo=True, verbose=False)
     assert program is not None
