@@ -1,5 +1,6 @@
 """Fixtures and options of all tests."""
 
+import gc
 import os
 from collections.abc import Callable
 
@@ -32,6 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(untrained_networks)
         if (name := network_of(item)) is not None:
             item.add_marker(pytest.mark.xdist_group(name))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the objects of all imports, which live as long as the process, out of every garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 def network_of(item: pytest.Item) -> str | None:
