@@ -1,4 +1,7 @@
-"""Contents of files that are damaged by chance, or crafted with a digest that is right."""
+"""Contents of files that are damaged by chance, or crafted with a digest that is right.
+
+Crafted contents are functions that write them, with names: of many thousands a test takes some hundreds.
+"""
 
 import copy
 import hashlib
@@ -6,7 +9,8 @@ import json
 import lzma
 import random
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +20,8 @@ MENU: tuple[Any, ...] = (None, True, -1, 0, 1, 7, 2**40, 10**30, 1.5, 1e308, "x"
 WRONG: tuple[Any, ...] = (None, -1, 1.5, 10**30, [], {}, {"x": [1]})
 MAGIC = b"secateur blocks 1\n"
 NESTED = "[" * 100_000
+
+Contents = Iterator[tuple[str, Callable[[], bytes]]]
 
 
 def by_chance(whole: bytes, draws: random.Random) -> bytes:
@@ -46,8 +52,10 @@ def leaves(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from leaves(value, (*path, key))
 
 
-def mutated(tree: Any, menu: tuple[Any, ...], strings: tuple[Any, ...] = WRONG) -> Iterator[tuple[str, Any]]:
-    """Trees with one value replaced, left out, or joined by another.
+def mutated(
+    tree: Any, menu: tuple[Any, ...], strings: tuple[Any, ...] = WRONG
+) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Functions that return the tree with one value replaced, left out, or joined by another.
 
     Args:
         tree: of JSON.
@@ -55,25 +63,29 @@ def mutated(tree: Any, menu: tuple[Any, ...], strings: tuple[Any, ...] = WRONG) 
         strings: what stands in the place of strings, of which any other is as good.
     """
     for path in leaves(tree):
-        *holders, key = path
         old = _at(tree, path)
         for value in strings if isinstance(old, str) else menu:
             if type(value) is not type(old) or value != old:
-                changed = copy.deepcopy(tree)
-                _at(changed, holders)[key] = value
-                yield f"{path} = {value!r}", changed
-        changed = copy.deepcopy(tree)
-        del _at(changed, holders)[key]
-        yield f"{path} left out", changed
+                yield f"{path} = {value!r}", partial(_with_value, tree, path, value)
+        yield f"{path} left out", partial(_without, tree, path)
         if isinstance(old, dict):
             for name in ("zz", "__dict__", "_parameters", "forward", "training", "1"):
-                changed = copy.deepcopy(tree)
-                _at(changed, path)[name] = copy.deepcopy(next(iter(old.values()), 3))
-                yield f"{path} gets {name}", changed
+                further = next(iter(old.values()), 3)
+                yield f"{path} gets {name}", partial(_with_value, tree, (*path, name), further)
         if isinstance(old, list) and old:
-            changed = copy.deepcopy(tree)
-            _at(changed, path).append(old[-1])
-            yield f"{path} is longer", changed
+            yield f"{path} is longer", partial(_with_value, tree, path, [*old, old[-1]])
+
+
+def _with_value(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
+    changed = copy.deepcopy(tree)
+    _at(changed, path[:-1])[path[-1]] = value
+    return changed
+
+
+def _without(tree: Any, path: tuple[Any, ...]) -> Any:
+    changed = copy.deepcopy(tree)
+    del _at(changed, path[:-1])[path[-1]]
+    return changed
 
 
 def _at(tree: Any, path: Any) -> Any:
@@ -91,17 +103,22 @@ def signed(content: Mapping[str, Any]) -> bytes:
     return body + f',\n "checksum": "{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
 
 
-def crafted_records(whole: bytes) -> Iterator[tuple[str, bytes]]:
+def crafted_records(whole: bytes) -> Contents:
     """Crafted JSON."""
     content = json.loads(whole)
     content.pop("checksum", None)
-    for name, changed in mutated(content, MENU):
-        yield name, signed(changed)
-    yield "deep nesting", NESTED.encode()
-    yield "deep nesting in a field", signed({**content, "zz": 0}).replace(b'"zz": 0', f'"zz": {NESTED}'.encode())
+    for name, change in mutated(content, MENU):
+        yield name, partial(_signed_change, change)
+    yield "deep nesting", NESTED.encode
+    nested_field = signed({**content, "zz": 0}).replace(b'"zz": 0', f'"zz": {NESTED}'.encode())
+    yield "deep nesting in a field", lambda: nested_field
 
 
-def crafted_tensors(whole: bytes) -> Iterator[tuple[str, bytes]]:
+def _signed_change(change: Callable[[], Any]) -> bytes:
+    return signed(change())
+
+
+def crafted_tensors(whole: bytes) -> Contents:
     """Crafted files of tensors: what is said of them, their types, shapes and numbers."""
     (length,) = struct.unpack("<Q", whole[:8])
     header = json.loads(whole[8 : 8 + length])
@@ -109,36 +126,41 @@ def crafted_tensors(whole: bytes) -> Iterator[tuple[str, bytes]]:
     metadata = header.pop("__metadata__")
     tensors_by_name = {name: _tensor(entry, data) for name, entry in header.items()}
     about = json.loads(metadata["about"])
-    for name, changed in mutated(about, WRONG):
+    for name, change in mutated(about, WRONG):
         if name != "('seed',) = -1":  # as good as any
-            yield f"about{name}", packed(tensors_by_name, {**metadata, "about": json.dumps(changed)})
-    yield "about is nested", packed(tensors_by_name, {**metadata, "about": NESTED})
+            yield f"about{name}", partial(_packed_about, tensors_by_name, metadata, change)
+    yield "about is nested", partial(packed, tensors_by_name, {**metadata, "about": NESTED})
     for key in metadata:
-        yield (
-            f"no {key}",
-            packed(tensors_by_name, {name: value for name, value in metadata.items() if name != key}, sign=False),
-        )
+        others = {name: value for name, value in metadata.items() if name != key}
+        yield f"no {key}", partial(packed, tensors_by_name, others, sign=False)
     for name, tensor in tensors_by_name.items():
-        yield (
-            f"{name} left out",
-            packed({key: value for key, value in tensors_by_name.items() if key != name}, metadata),
-        )
-        yield f"{name} twice", packed({**tensors_by_name, f"{name}x": tensor}, metadata)
-        yield f"{name} flat", packed({**tensors_by_name, name: tensor.flatten()[:-1]}, metadata)
-        yield f"{name} deep", packed({**tensors_by_name, name: tensor[None]}, metadata)
-        yield f"{name} empty", packed({**tensors_by_name, name: tensor.flatten()[:0]}, metadata)
-        other = torch.int32 if tensor.is_floating_point() else torch.float32
-        yield f"{name} of another type", packed({**tensors_by_name, name: tensor.to(other)}, metadata)
-        for value in UNFIT if tensor.is_floating_point() and not name.startswith("noises") else ():
-            filled = tensor.clone()
-            filled.view(-1)[:1] = value
-            if metadata["format"].startswith(("secateur scores", "secateur training")):
-                yield f"{name} has {value}", packed({**tensors_by_name, name: filled}, metadata)
-        if tensor.dtype == torch.int64:
-            for value in (-1, 2**40, 2**62):
-                filled = tensor.clone()
-                filled.view(-1)[:1] = value
-                yield f"{name} has {value}", packed({**tensors_by_name, name: filled}, metadata)
+        others = {key: value for key, value in tensors_by_name.items() if key != name}
+        yield f"{name} left out", partial(packed, others, metadata)
+        yield f"{name} twice", partial(packed, {**tensors_by_name, f"{name}x": tensor}, metadata)
+        for change, changed in _changed_tensors(name, tensor, metadata["format"]):
+            yield f"{name} {change}", partial(packed, {**tensors_by_name, name: changed}, metadata)
+
+
+def _packed_about(
+    tensors_by_name: Mapping[str, Tensor], metadata: Mapping[str, str], about: Callable[[], Any]
+) -> bytes:
+    return packed(tensors_by_name, {**metadata, "about": json.dumps(about())})
+
+
+def _changed_tensors(name: str, tensor: Tensor, file_format: str) -> Iterator[tuple[str, Tensor]]:
+    """Tensors in the place of one: of another shape or type, or with another number."""
+    yield "flat", tensor.flatten()[:-1]
+    yield "deep", tensor[None]
+    yield "empty", tensor.flatten()[:0]
+    yield "of another type", tensor.to(torch.int32 if tensor.is_floating_point() else torch.float32)
+    values: tuple[float, ...] = (-1, 2**40, 2**62) if tensor.dtype == torch.int64 else ()
+    is_finite_by_rule = file_format.startswith(("secateur scores", "secateur training"))
+    if tensor.is_floating_point() and not name.startswith("noises") and is_finite_by_rule:
+        values = UNFIT
+    for value in values:
+        filled = tensor.clone()
+        filled.view(-1)[:1] = value
+        yield f"has {value}", filled
 
 
 UNFIT = (float("inf"),)
@@ -171,7 +193,7 @@ def packed(tensors_by_name: Mapping[str, Tensor], metadata: Mapping[str, str], s
     return struct.pack("<Q", len(text)) + text + data
 
 
-def crafted_blocks(whole: bytes) -> Iterator[tuple[str, bytes]]:
+def crafted_blocks(whole: bytes) -> Contents:
     """Crafted compressed networks: the header, and streams that swell."""
     at = len(MAGIC) + 8
     length = int.from_bytes(whole[len(MAGIC) : at], "little")
@@ -181,14 +203,19 @@ def crafted_blocks(whole: bytes) -> Iterator[tuple[str, bytes]]:
         body = MAGIC + len(packed_header).to_bytes(8, "little") + packed_header + streams
         return body + hashlib.sha256(body).digest()
 
-    for name, changed in mutated(header, MENU, (*WRONG, "nn", "float16", "x")):
-        yield name, sealed(lzma.compress(json.dumps(changed).encode(), preset=0), rest)
-    swollen = lzma.compress(bytes(64 << 20), preset=0)
-    yield "a header that swells", sealed(lzma.compress(bytes(128 << 20), preset=0), rest)
-    yield "a header that is no LZMA", sealed(b"x" * 40, rest)
-    yield "deep nesting", sealed(lzma.compress(NESTED.encode()), rest)
-    swelling = {**header, "streams": [[name, "lzma", len(swollen)] for name, _, _ in header["streams"]]}
-    packed_header = lzma.compress(json.dumps(swelling).encode())
-    yield "streams that swell", sealed(packed_header, swollen * len(header["streams"]))
-    yield "a header longer than the file", MAGIC + (2**62).to_bytes(8, "little") + rest
-    yield "more than there is", sealed(lzma.compress(json.dumps(header).encode()), rest + b"x")
+    def with_header(change: Callable[[], Any]) -> bytes:
+        return sealed(lzma.compress(json.dumps(change()).encode(), preset=0), rest)
+
+    def with_swelling_streams() -> bytes:
+        swollen = lzma.compress(bytes(64 << 20), preset=0)
+        swelling = {**header, "streams": [[name, "lzma", len(swollen)] for name, _, _ in header["streams"]]}
+        return sealed(lzma.compress(json.dumps(swelling).encode()), swollen * len(header["streams"]))
+
+    for name, change in mutated(header, MENU, (*WRONG, "nn", "float16", "x")):
+        yield name, partial(with_header, change)
+    yield "a header that swells", lambda: sealed(lzma.compress(bytes(128 << 20), preset=0), rest)
+    yield "a header that is no LZMA", lambda: sealed(b"x" * 40, rest)
+    yield "deep nesting", lambda: sealed(lzma.compress(NESTED.encode()), rest)
+    yield "streams that swell", with_swelling_streams
+    yield "a header longer than the file", lambda: MAGIC + (2**62).to_bytes(8, "little") + rest
+    yield "more than there is", lambda: sealed(lzma.compress(json.dumps(header).encode()), rest + b"x")

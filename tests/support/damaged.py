@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from crafted_files import by_chance, crafted_blocks, crafted_records, crafted_tensors
+from crafted_files import Contents, by_chance, crafted_blocks, crafted_records, crafted_tensors
 from secateur.data.conversion import as_batches
 from secateur.errors import DataError, StorageError
 from secateur.report.saved_report import saved_report
@@ -29,13 +29,13 @@ class Subject:
         kind: of file.
         path: the file.
         use: gives what reads the file and returns what comes of it, and the model that it changes.
-        crafted: further contents with a digest that is right, by name.
+        crafted: functions that write further contents with a digest that is right, with names.
     """
 
     kind: str
     path: Path
     use: Callable[[], tuple[Callable[[], Any], nn.Module | None]]
-    crafted: Callable[[bytes], Iterator[tuple[str, bytes]]]
+    crafted: Callable[[bytes], Contents]
 
     def variants(self, chance: int, crafted: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
         """So many contents damaged by chance, and at most so many crafted ones."""
@@ -44,7 +44,8 @@ class Subject:
         for number in range(chance):
             yield f"chance {number}", by_chance(whole, draws)
         contents = list(self.crafted(whole))
-        yield from draws.sample(contents, min(crafted, len(contents)))
+        for name, write in draws.sample(contents, min(crafted, len(contents))):
+            yield name, write()
 
 
 def make() -> nn.Module:
