@@ -185,8 +185,8 @@ def student_quantile(level: float, freedom: float) -> float:
     Raises:
         OptionError: the level is no probability between 0 and 1.
     """
-    from scipy import stats
+    from scipy.special import stdtrit  # a quarter of the time that `scipy.stats` takes to be imported
 
     if not 0 < level < 1:
         raise OptionError(f"level={level} must lie between 0 and 1; give 0.95 for intervals of 95 %")
-    return float(stats.t.ppf((1 + level) / 2, freedom))
+    return float(stdtrit(freedom, (1 + level) / 2))

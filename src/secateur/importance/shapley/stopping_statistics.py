@@ -80,7 +80,7 @@ class SelectionConfident(Rule):
 
     def progress(self, state: EstimateState) -> float:
         """Return the progress towards the end: 1 or more when it is reached."""
-        from scipy import stats
+        from scipy.special import stdtrit  # a quarter of the time that `scipy.stats` takes to be imported
 
         blocks, removed = len(state.replicates), round((1 - self.keep) * len(state.values))
         if blocks < MIN_BLOCKS or not 0 < removed < len(state.values):
@@ -92,7 +92,7 @@ class SelectionConfident(Rule):
         if not gaps.shape[1]:
             return 1.0
         ratio = gaps.mean(0) / (gaps.std(0) / blocks**0.5).clamp_min(1e-300)
-        return float(ratio.min() / stats.t.ppf(self.confidence, blocks - 1)) ** 2
+        return float(ratio.min() / stdtrit(blocks - 1, self.confidence)) ** 2
 
     def __str__(self) -> str:
         return f"{self.confidence:.0%} confidence in each pair at the boundary of the lowest {1 - self.keep:.0%}"
