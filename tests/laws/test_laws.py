@@ -189,11 +189,11 @@ def test_law_2_more_pruning_never_gives_a_larger_network(name: str, seed: int, r
     _, _, network = traced(name)
     if not network.groups:
         return
-    before = None
+    scores, before = some_scores(network, seed), None
     for keep in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5):
         try:
             plan = sc.plan(
-                network, some_scores(network, seed), keep={"params": keep}, round_to=round_to, allocation="global",
+                network, scores, keep={"params": keep}, round_to=round_to, allocation="global",
                 dropped=dropped(network, seed),
             )  # fmt: skip
         except sc.SecateurError as error:
