@@ -75,7 +75,7 @@ def test_loaded_weights_lie_where_kernels_want_them(tmp_path: Path) -> None:
 
 
 def test_tied_weights_stay_tied(tmp_path: Path) -> None:
-    pruned("reused").save(tmp_path)
+    pruned_once("reused").save(tmp_path)
     fresh = sc.load(grow("reused", seed=4)[0], tmp_path)
     assert fresh.head.weight is fresh.embed.weight
 
@@ -122,7 +122,7 @@ KINDS = {
 
 @pytest.mark.parametrize("how", KINDS)
 def test_damage_is_named_and_the_model_is_as_it_was(how: str, tmp_path: Path) -> None:
-    pruned("mlp").save(tmp_path)
+    pruned_once("mlp").save(tmp_path)
     damage(tmp_path, how)
     model = grow("mlp", seed=5)[0]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -133,7 +133,7 @@ def test_damage_is_named_and_the_model_is_as_it_was(how: str, tmp_path: Path) ->
 
 
 def test_another_network_is_refused(tmp_path: Path) -> None:
-    pruned("mlp").save(tmp_path)
+    pruned_once("mlp").save(tmp_path)
     with pytest.raises(sc.SecateurError, match="give a fresh, dense model"):
         sc.load(nn.Sequential(nn.Linear(3, 3)), tmp_path)
     model = sc.load(grow("mlp")[0], tmp_path)
@@ -177,7 +177,7 @@ def test_a_full_disk_leaves_the_old_files(limit: int, tmp_path: Path) -> None:
 def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(sc.SecateurError, match="can't be written"):
-        pruned("mlp").save(tmp_path / "file" / "out")
+        pruned_once("mlp").save(tmp_path / "file" / "out")
 
 
 IN_ONNX = (
