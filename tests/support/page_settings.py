@@ -141,7 +141,7 @@ def saving() -> Namespace:
 
 
 def convolutions() -> nn.Module:
-    layers = nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 3)
+    layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 3)
     return nn.Sequential(*layers).eval()
 
 
