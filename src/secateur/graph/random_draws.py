@@ -70,8 +70,8 @@ def seeded_generators(seed: int) -> Iterator[None]:
 def _seed_generators(seed: int) -> None:
     """Seed the generators of the processor and of the accelerators in use.
 
-    For those that are not in use, `torch.manual_seed` keeps each seed, with a text of the whole stack: that takes
-    longer than a small network, and more memory with every call.
+    For those that are not in use, `torch.manual_seed` keeps the seed until they are, which changes what the user draws
+    there, and each time writes the whole stack as a text, which takes longer than a small network does.
     """
     torch.default_generator.manual_seed(seed)
     torch.mps.manual_seed(seed)
