@@ -163,7 +163,8 @@ class PrunedLayer:
     def kept_weight(self, old: Tensor, change: Tensor) -> Tensor:
         """Return a weight that has the kept entries alone after a change (groups, features + 1, outputs)."""
         weights = change.to(old.device).transpose(1, 2)[..., : self.features.shape[1]]
-        return self.layer.weight_of(weights + self.layer.matrix(old), old).to(old.dtype)
+        matrix = self.layer.matrix(old) + weights  # in the layout of the first, so that a model can share its memory
+        return self.layer.weight_of(matrix, old).to(old.dtype)
 
     def constant_change(self, change: Tensor) -> Tensor:
         """Return the change of the layer's constant, from a change (groups, features + 1, outputs). (all outputs,)"""
