@@ -41,10 +41,14 @@ def share_memory(tensor: Tensor, value: Tensor) -> None:
     target = tensor.data
     if value.data_ptr() == target.data_ptr():
         return
-    is_alike = (_steps(value), value.dtype, value.device) == (_steps(target), target.dtype, target.device)
+    is_alike = (_strides_of_long_axes(value), value.dtype, value.device) == (
+        _strides_of_long_axes(target),
+        target.dtype,
+        target.device,
+    )
     tensor.data = value.as_strided(target.shape, target.stride()) if is_alike else torch.empty_like(target).copy_(value)
 
 
-def _steps(tensor: Tensor) -> list[int]:
+def _strides_of_long_axes(tensor: Tensor) -> list[int]:
     """Return the strides of the axes along which there is more than one entry."""
     return [stride for stride, length in zip(tensor.stride(), tensor.shape, strict=True) if length > 1]
