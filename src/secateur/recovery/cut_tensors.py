@@ -41,14 +41,11 @@ def share_memory(tensor: Tensor, value: Tensor) -> None:
     target = tensor.data
     if value.data_ptr() == target.data_ptr():
         return
-    is_alike = (_strides_of_long_axes(value), value.dtype, value.device) == (
-        _strides_of_long_axes(target),
-        target.dtype,
-        target.device,
-    )
+    is_alike = _memory_layout(value) == _memory_layout(target)
     tensor.data = value.as_strided(target.shape, target.stride()) if is_alike else torch.empty_like(target).copy_(value)
 
 
-def _strides_of_long_axes(tensor: Tensor) -> list[int]:
-    """Return the strides of the axes along which there is more than one entry."""
-    return [stride for stride, length in zip(tensor.stride(), tensor.shape, strict=True) if length > 1]
+def _memory_layout(tensor: Tensor) -> tuple[list[int], torch.dtype, torch.device]:
+    """Return the strides of the axes along which there is more than one entry, the type and the device."""
+    strides = [stride for stride, length in zip(tensor.stride(), tensor.shape, strict=True) if length > 1]
+    return strides, tensor.dtype, tensor.device
