@@ -61,9 +61,14 @@ def last_small_position(program: Program, share: float) -> int:
 
 
 def live_bytes_by_position(program: Program) -> list[int]:
-    """Return the bytes of one example's values that are computed before each position and read there or later."""
+    """Return the bytes of one example's values that are there before each position and are read there or later.
+
+    Parameters, buffers and constants are none of these: they stay, wherever a run stops.
+    """
     changes = [0] * (len(program.nodes) + 2)  # of the bytes of the values before each position
     for node in program.nodes:
+        if node in program.state_names or node in program.constants:
+            continue
         position, size = program.position[node], example_bytes(program, node)
         changes[position + 1] += size
         changes[max(program.last_use[node], position) + 1] -= size

@@ -138,6 +138,7 @@ class SharedTargets:
         self._program, self._handlers = network.program, straight_through(network.program)
         self._values: list[Values] = [dict(network.program.bind(microbatch)) for microbatch in microbatches]
         self._at = network.program.first
+        self._live_bytes = live_bytes_by_position(network.program)
 
     def advance(self, cut_network: EmbeddedPrunedNetwork, stop: int) -> None:
         """Run the dense network up to an operator or farther, and keep the targets of the layers before it.
@@ -167,8 +168,7 @@ class SharedTargets:
 
     def _lightest_stop(self, cut_network: EmbeddedPrunedNetwork, first_stop: int) -> int:
         """Return the position, from one on, at which values and the targets collected since take the fewest bytes."""
-        program = self._program
-        live_bytes = live_bytes_by_position(program)
+        program, live_bytes = self._program, self._live_bytes
         target_bytes = [0.0] * len(live_bytes)  # of the targets that are read at each position
         for layer, context in self.contexts.items():
             kept_share = float(cut_network.mask[layer.outputs].double().mean())

@@ -24,7 +24,7 @@ from secateur.utils.time_budget import TimeBudget
 
 TRIAL_END = 0.88  # the share of a time budget after which a repair on trial ends
 FIT_END = 0.95  # the share after which the fit to all examples ends; the rest is for the report
-MEMORY = 3 << 28  # bytes of the values between layers: with the largest layers' own, less than 1.5 GiB
+MOST_VALUE_BYTES = 3 << 28  # between layers: with the values of the layer that is solved for, less than 1.5 GiB
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class RepairRunner:
             steps: the most steps of "adapt".
         """
         cut_network = EmbeddedPrunedNetwork.of(small, self.network, self.recipe)
-        execution = PairedExecution(cut_network, microbatches, MEMORY)
+        execution = PairedExecution(cut_network, microbatches, MOST_VALUE_BYTES)
         with torch.no_grad():
             if name == "mean":
                 match_means(execution)

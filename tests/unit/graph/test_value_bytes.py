@@ -7,7 +7,7 @@ from torch import Tensor, nn
 import secateur as sc
 from secateur.data.batch import Batch
 from secateur.data.conversion import as_batches
-from secateur.graph.value_bytes import example_bytes, examples_within
+from secateur.graph.value_bytes import example_bytes, examples_within, live_bytes_by_position
 from secateur.importance import context
 from secateur.importance.context import CriterionContext, network_microbatches
 
@@ -65,3 +65,22 @@ def test_criteria_of_minibatches_keep_their_size(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(context, "MICROBATCH_BYTES", 4 * 28 * 11)
     sc.score(network, x, by=reading_losses, progress=False)
     assert sizes == [32]
+
+
+class WidthsAtFixedBatch(nn.Module):
+    """Layers of different widths; the code names the size of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.narrow, self.head = nn.Linear(4, 32), nn.Linear(32, 2), nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.narrow(self.wide(x.view(2, 4))))
+
+
+def test_parameters_are_no_values_where_the_size_of_the_batch_is_fixed() -> None:
+    program = sc.trace(WidthsAtFixedBatch().eval(), torch.randn(2, 4)).program
+    assert program.batched is None
+    live_bytes = live_bytes_by_position(program)
+    linear = [position for position, node in enumerate(program.nodes) if "linear" in node.name]
+    assert [live_bytes[position + 1] for position in linear] == [4 * 32, 4 * 2, 4 * 3]  # float32, of one example
