@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -13,9 +14,9 @@ from published.peers import (
     kept_at_random,
     kept_by_norm,
     share_for,
-    torch_pruning_l2,
     with_batch_norm_anew,
 )
+from published.torch_pruning_peers import distilled, torch_pruning_cut
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class PruningTask:
 
 Method = Callable[[PruningTask], nn.Module]
 BOUND = "bound"
+TORCH_PRUNING = {"torch-pruning": "l2", "torch-pruning-bn": "bn", "torch-pruning-taylor": "taylor"}
+"""The criterion of torch-pruning, by the name of the method."""
 POINTS_OF_BOUND = {"ESPNet": -0.03}
 """The change of the metric that the smallest network within a bound may have, by network."""
 
@@ -78,10 +81,15 @@ def _prune_task(task: PruningTask, **options: object) -> nn.Module:
     return sc.prune(task.dense, list(task.batches), budget, holdout=0, progress=False, **options).model
 
 
-def torch_pruning(task: PruningTask) -> nn.Module:
-    """torch-pruning's L2 norm on inner convolutions, with batch norm re-estimated on the images."""
+def torch_pruning(task: PruningTask, criterion: str) -> nn.Module:
+    """A criterion of torch-pruning on inner convolutions, with batch norm re-estimated on the images."""
     share = share_for(task.dense, task.keep, task.image)
-    return with_batch_norm_anew(torch_pruning_l2(task.dense, share, task.image), task.batches)
+    return with_batch_norm_anew(torch_pruning_cut(task.dense, share, task.batches, criterion), task.batches)
+
+
+def torch_pruning_distilled(task: PruningTask, criterion: str) -> nn.Module:
+    """The same, trained towards the dense network's outputs."""
+    return distilled(torch_pruning(task, criterion), task.dense, task.batches, task.seed)
 
 
 def grail_by_norm(task: PruningTask) -> nn.Module:
@@ -123,7 +131,11 @@ METHODS: Mapping[str, Method] = {
     "any-sizes": prune_to_any_sizes,
     "uniform": prune_uniformly,
     "random": random_units,
-    "torch-pruning": torch_pruning,
+    **{name: partial(torch_pruning, criterion=criterion) for name, criterion in TORCH_PRUNING.items()},
+    **{
+        f"{name}-distilled": partial(torch_pruning_distilled, criterion=criterion)
+        for name, criterion in TORCH_PRUNING.items()
+    },
     "grail-l2": grail_by_norm,
     "grail-l2-bn": lambda task: with_batch_norm_anew(grail_by_norm(task), task.batches),
     "grail-random": grail_at_random,
@@ -141,6 +153,11 @@ LABELS: Mapping[str, str] = {
     "uniform": 'Secateur, `allocation="uniform"`',
     "random": "random units, same fraction of every group, Secateur's repair",
     "torch-pruning": "torch-pruning L2, inner convolutions, batch norm re-estimated",
+    "torch-pruning-bn": "torch-pruning BN-scale, inner convolutions, batch norm re-estimated",
+    "torch-pruning-taylor": "torch-pruning Taylor, inner convolutions, batch norm re-estimated",
+    "torch-pruning-distilled": "torch-pruning L2, inner convolutions, 300 steps of distillation",
+    "torch-pruning-bn-distilled": "torch-pruning BN-scale, inner convolutions, 300 steps of distillation",
+    "torch-pruning-taylor-distilled": "torch-pruning Taylor, inner convolutions, 300 steps of distillation",
     "grail-l2": "GRAIL's compensation (written by us) over L2, inner convolutions",
     "grail-l2-bn": "GRAIL's compensation (written by us) over L2, inner convolutions, batch norm re-estimated",
     "grail-random": "GRAIL's compensation (written by us) over random, inner convolutions",

@@ -7,8 +7,9 @@ from pathlib import Path
 from rows import read_rows
 
 from published.allocation_tables import chosen_table, excess_table, version_table
+from published.camvid_lean import lean_table
 from published.methods import BOUND, LABELS
-from published.page_texts import ALLOCATIONS, ALONE, INTRODUCTION, REASONS, SCALE, VERSIONS
+from published.page_texts import ALLOCATIONS, ALONE, INTRODUCTION, LEAN, REASONS, SCALE, VERSIONS
 from published.photo_tables import is_of_photos, photo_sections
 
 GOALS = {
@@ -24,8 +25,8 @@ FEWER = 0.03  # of the MACs than the budget allows, where a cell says how many t
 MEASURES = {"ESPNet": "mean intersection over union"}
 
 
-def write_published_page(rows: Path, allocations: Path, folder: Path) -> None:
-    """Write published.md to a folder from rows of JSON: of methods, and of single allocations."""
+def write_published_page(rows: Path, allocations: Path, lean: Path, folder: Path) -> None:
+    """Write published.md to a folder from rows of JSON: of methods, of single allocations, and of LEAN on CamVid."""
     known = read_rows(rows)
     dense = {row["network"]: row["accuracy"] for row in known if row["method"] == "dense"}
     latest = {_setting_of(row): row for row in known if row["method"] != "dense" and "error" not in row}
@@ -38,6 +39,8 @@ def write_published_page(rows: Path, allocations: Path, folder: Path) -> None:
     of_dense = {row["network"]: row for row in known if row["method"] == "dense" and is_of_photos(row["network"])}
     sections += photo_sections(of_dense.values(), list(latest.values()))
     sections += _dense_alone(dense, latest.values())
+    if lean.exists():
+        sections += [LEAN, f"{lean_table(read_rows(lean))}\n"]
     sections += [f"{_goals_table(dense, latest.values())}\n{REASONS}", SCALE]
     failed = {(row["network"], row["method"]): row["error"] for row in known if "error" in row}
     sections += [f"{LABELS[method]} fails on {network}: `{error}`\n" for (network, method), error in failed.items()]

@@ -24,8 +24,10 @@ are from. The second writes this page from the rows.
   choose other plans on another processor. Newer rows record the step.
 - **Seconds** are processor seconds of one thread for everything from the dense network to the small one. **Passes** are
   the same in forward passes of the dense network over the same images, timed in the same process.
-- No method but `tune` takes gradient steps through the network: up to 600, towards the features that the dense
-  network's last layer reads, without labels ([repair.md](repair.md)).
+- No method but two takes gradient steps through the network, and none has labels. `tune` takes up to 600, towards the
+  features that the dense network's last layer reads ([repair.md](repair.md)). Distillation after torch-pruning takes 300
+  of 64 images, flipped and shifted, towards the dense network's outputs at a temperature of 4 (Adam, one cycle up to
+  1e-3). torch-pruning's Taylor has the gradients of the cross-entropy with the classes that the dense network predicts.
 """
 
 REASONS = """What is known of the reasons, from ResNet-20 with 256 images at half of its MACs (docs/design.md,
@@ -63,11 +65,6 @@ losses to expect, and cannot be compared directly. The other methods above ran o
 | CHIP and TVSPrune, no fine-tuning | ResNet-56 | 12 % of the parameters | -10 |
 | DepGraph and others, full retraining | ResNet-56 | half of the FLOPs | -.1 to +.2 |
 | restoration without training | MobileNetV2, ImageNet | 10 % | 71.9 to 53.4 % |
-
-This command does not run BN-scale and Taylor of torch-pruning, and a distillation of its networks. The following was
-measured once, with version 0.7.0, and no command repeats it: torch-pruning's L2 on inner convolutions, batch norm
-re-estimated on 256 images, then 300 steps of distillation on them. ResNet-20 has 86.3 % at 72 % of the MACs and 78.1 %
-at 47 %, ResNet-56 86.3 % at 47 %, where the dense networks have 91.73 and 93.39 % of all 10,000 test images.
 """
 
 ALLOCATIONS = """## The default beside each single allocation
@@ -88,6 +85,16 @@ VERSIONS = """Versions 0.10.0 and 0.11.0 compared plans on the examples that the
 excess in these cases was 15.4 %, 188 % at most. The rows of 0.12.0 are from its source on the way to the next
 version, which compares plans on the other half of the examples (docs/design.md, "Plans are judged by examples that
 they were not refitted on").
+"""
+LEAN = """## LEAN on CamVid
+
+    python -m benchmarks published.camvid_lean --data DIR
+
+The experiment of LEAN's paper in small ([lean.md](lean.md)): ESPNet, its kernels removed by longest chains, and by two
+criteria of single kernels. Without fine-tuning the kernels are removed at once; with it they are removed in four rounds
+of 16 steps, one epoch of the 62 training images each, towards the dense network's outputs and without labels. The paper
+trains on labels, for many epochs in each of 15 rounds. MACs are those of the network after channels without kernels are
+cut, as a fraction of the dense network's. Seconds are processor seconds of one thread, the test included.
 """
 ALONE = """## Dense networks alone
 

@@ -1,4 +1,4 @@
-"""Other methods without training: torch-pruning, and the compensation of GRAIL, on the inner convolutions of blocks.
+"""Other methods without training, such as the compensation of GRAIL, on the inner convolutions of blocks.
 
 The padded shortcuts of these networks couple channels of different numbers, which torch-pruning cannot cut, so all
 peers remove the same fraction of the channels between the two convolutions of every block.
@@ -122,18 +122,3 @@ def with_batch_norm_anew(model: nn.Module, batches: Sequence[Tensor]) -> nn.Modu
     small = copy.deepcopy(model)
     update_bn(batches, small)
     return small.eval()
-
-
-def torch_pruning_l2(dense: nn.Module, share: float, image: Tensor) -> nn.Module:
-    """Cut with torch-pruning: its L2 norm of groups, the same fraction of the inner channels of every block."""
-    import torch_pruning as tp  # noqa: PLC0415 (only this method needs it)
-
-    model = copy.deepcopy(dense)
-    inner = [block.conv1 for block in blocks_of(model).values()]
-    others = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear) and m not in inner]
-    importance = tp.importance.GroupMagnitudeImportance(p=2)
-    pruner = tp.pruner.MetaPruner(
-        model, image[None], importance, pruning_ratio=share, ignored_layers=others, root_module_types=[nn.Conv2d]
-    )
-    pruner.step()
-    return model.eval()

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from published import camvid, photos, speech
+from published import camvid, photos, speech, torch_pruning_peers
 from published.allocation_tables import version_table
+from published.camvid_lean import LeanRequest, lean_row, request_of
 from published.methods import METHODS, PruningTask
 from published.page import write_published_page
 from published.peers import macs_of
 from published.photo_tables import photo_sections
+from published.subject import PublishedSubject
 from torch import nn
 
 import secateur as sc
@@ -223,6 +225,46 @@ def test_the_excess_of_the_default_is_by_the_version_of_its_latest_row() -> None
     assert version_table(rows).splitlines()[2:] == ["| 0.9.0 | 1 | 100.0% | 100% |", "| 0.10.0 | 1 | 0.0% | 0% |"]
 
 
+def lean_of(kernels: float, by: str, tuned: bool, accuracy: float) -> dict[str, object]:
+    request = {"kernels": kernels, "by": by, "tuned": tuned}
+    return {**request, "accuracy": accuracy, "macs": 0.6, "processor seconds": 9.2}
+
+
+class MeanOutput(PublishedSubject):
+    """A subject that is judged by the mean of the outputs."""
+
+    def measures(self, model: nn.Module) -> dict[str, float]:
+        return {"accuracy": float(self.outputs(model).mean())}
+
+
+def test_lean_on_camvid_is_a_row_for_each_request(segmentation: camvid.Segmentation) -> None:
+    batches = segmentation.draw(3, 0)
+    request = LeanRequest(0.5, "norm", tuned=False)
+    subject = MeanOutput(**vars(segmentation))
+    row = lean_row(subject, batches, request)
+    assert request_of(row) == request
+    assert (row["images"], row["kept"]) == (3, pytest.approx(0.5, abs=0.05))
+    trained = lean_row(subject, batches, LeanRequest(0.5, "norm", tuned=True))
+    assert trained["accuracy"] != row["accuracy"]
+
+
+def test_distillation_trains_towards_the_dense_outputs_and_leaves_the_given_network_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch_pruning_peers, "STEPS", 60)
+    monkeypatch.setattr(torch_pruning_peers, "LEARNING_RATE", 0.05)
+    dense, small = convolutional(), convolutional()
+    nn.init.zeros_(small[-1].weight)
+    batches = list(torch.randn(32, 3, 8, 8).split(16))
+    before = {name: tensor.clone() for name, tensor in small.state_dict().items()}
+    student = torch_pruning_peers.distilled(small, dense, batches, seed=0)
+    assert all(torch.equal(tensor, small.state_dict()[name]) for name, tensor in before.items())
+    images = torch.cat(batches)
+    with torch.no_grad():
+        errors = [float((model(images) - dense(images)).var(dim=1).mean()) for model in (small, student)]
+    assert errors[1] < errors[0] / 2
+
+
 def test_the_page_names_networks_without_a_smaller_one(tmp_path: Path) -> None:
     run = {"version": "1.0", "torch": "2", "processor": "P"}
     cut = {"keep": 0.5, "images": 64, "draw": 0, "method": "uniform", "processor seconds": 9.0, "passes": 30.4}
@@ -233,8 +275,12 @@ def test_the_page_names_networks_without_a_smaller_one(tmp_path: Path) -> None:
         {"network": "BC-ResNet-2", **cut, "accuracy": 0.772, "macs": 0.44, "run": run},
     ]
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    write_published_page(tmp_path / "rows.jsonl", tmp_path / "none.jsonl", tmp_path)
+    lean_rows = [lean_of(0.5, "l1", True, 0.4), lean_of(0.5, "lean", True, 0.3), lean_of(0.5, "lean", True, 0.45)]
+    (tmp_path / "lean.jsonl").write_text("\n".join(json.dumps(row) for row in lean_rows))
+    write_published_page(tmp_path / "rows.jsonl", tmp_path / "none.jsonl", tmp_path / "lean.jsonl", tmp_path)
     page = (tmp_path / "published.md").read_text()
     assert "\n- ESPNet: mean intersection over union 58.8%.\n- MobileNetV2: accuracy 68.6%.\n" in page
     assert '\n| Secateur, `allocation="uniform"` | 77.20 (1; 44% of the MACs) | 9 | 30 |\n' in page
     assert "- BC-ResNet-2: accuracy" not in page
+    lines = ["| LEAN | 50% |  |  |  | 45.0% | 60% | 9 |", "| single kernels by L1 | 50% |  |  |  | 40.0% | 60% | 9 |"]
+    assert "\n".join(["", *lines, ""]) in page
