@@ -1,6 +1,7 @@
 """Fixtures and options of all tests."""
 
 import gc
+import logging
 import os
 from collections.abc import Callable
 
@@ -21,6 +22,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     os.environ["SECATEUR_CACHE"] = ""  # times of this machine are not kept
     torch.set_num_threads(1)
+    # pytest adds handlers to each logger that does not propagate; with one, torch would write a trace of every export
+    logging.getLogger("torch.__trace").propagate = True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

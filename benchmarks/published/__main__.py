@@ -124,7 +124,8 @@ def _measures(subject: PublishedSubject, task: PruningTask, method: str) -> dict
     macs = macs_of(small, task.image) / macs_of(task.dense, task.image)
     costs = {"seconds": elapsed, "processor seconds": used, "passes": used / passes}
     step = channel_step(AUTO, torch.device("cpu")).size
-    return {**subject.measures(small), "macs": macs, "labels": method == BOUND, "step": step, **costs}
+    others = subject.measures_on_others(small, sum(map(len, task.batches)), task.seed)
+    return {**subject.measures(small), **others, "macs": macs, "labels": method == BOUND, "step": step, **costs}
 
 
 @torch.no_grad()

@@ -25,9 +25,10 @@ are from. The second writes this page from the rows.
 - **Seconds** are processor seconds of one thread for everything from the dense network to the small one. **Passes** are
   the same in forward passes of the dense network over the same images, timed in the same process.
 - No method but two takes gradient steps through the network, and none has labels. `tune` takes up to 600, towards the
-  features that the dense network's last layer reads ([repair.md](repair.md)). Distillation after torch-pruning takes 300
-  of 64 images, flipped and shifted, towards the dense network's outputs at a temperature of 4 (Adam, one cycle up to
-  1e-3). torch-pruning's Taylor has the gradients of the cross-entropy with the classes that the dense network predicts.
+  features that the dense network's last layer reads ([repair.md](repair.md)). Distillation after torch-pruning takes
+  300 of 64 images, flipped and shifted, towards the dense network's outputs at a temperature of 4 (Adam, one cycle up
+  to 1e-3). torch-pruning's Taylor has the gradients of the cross-entropy with the classes that the dense network
+  predicts.
 """
 
 REASONS = """What is known of the reasons, from ResNet-20 with 256 images at half of its MACs (docs/design.md,

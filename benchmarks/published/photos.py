@@ -13,7 +13,7 @@ from PIL import Image
 from pretrained.images import CLASSES, MEAN, STD, centre_crop
 from torch import Tensor, nn
 
-from published.subject import PublishedSubject
+from published.subject import PublishedSubject, outputs_in_batches
 
 TEN: Mapping[str, int] = {
     "n01440764": 0,
@@ -28,7 +28,7 @@ TEN: Mapping[str, int] = {
     "n03888257": 701,
 }
 """The classes of Imagenette among the 1,000, by their folders."""
-BATCH = 16
+BATCH, OTHERS = 16, 400
 ONE_EACH, OF_TEN = "one photo a class", "photos of the ten classes"
 
 
@@ -52,6 +52,13 @@ class PhotoClassifier(PublishedSubject):
             "among ten": float((among_ten == self.test_labels).double().mean()),
             "agreement": float((predicted == self.dense_classes).double().mean()),
         }
+
+    def measures_on_others(self, model: nn.Module, count: int, seed: int) -> dict[str, float]:
+        """Return the agreement with the dense network on up to 400 photos that `draw` does not return."""
+        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
+        others = self.images[order[count:][-OTHERS:]]
+        dense, small = (outputs_in_batches(network, others).argmax(1) for network in (self.dense, model))
+        return {"others": len(others), "agreement on others": float((small == dense).double().mean())}
 
 
 def mobilenet_subject(folder: Path, calibration: str) -> PhotoClassifier:

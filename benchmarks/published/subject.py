@@ -49,6 +49,10 @@ class PublishedSubject:
         """Return the measures of a network on the test images by their names."""
         return {"accuracy": float((self.outputs(model).argmax(1) == self.test_labels).double().mean())}
 
+    def measures_on_others(self, model: nn.Module, count: int, seed: int) -> dict[str, float]:
+        """Return the measures on images that `draw(count, seed)` does not return; none by default."""
+        return {}
+
 
 @torch.no_grad()
 def outputs_in_batches(model: nn.Module, examples: Tensor) -> Tensor:

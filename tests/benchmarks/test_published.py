@@ -94,6 +94,16 @@ def test_photos_are_judged_among_all_classes_among_ten_and_by_agreement() -> Non
     assert subject.measures(small) == {"accuracy": 0.5, "top-5": 1, "among ten": 1, "agreement": 0.75}
 
 
+def test_the_agreement_on_others_is_of_photos_that_were_not_drawn() -> None:
+    inputs = torch.eye(6, 1000) * 3
+    dense, small = Scores({}), Scores({0: 4.0})
+    subject = photos.PhotoClassifier("", inputs, inputs, torch.arange(6), dense, batch=3)
+    drawn = torch.cat(subject.draw(4, seed=1)).argmax(1)
+    agreement = 0.0 if 0 in drawn else 0.5  # the small network predicts class 0 for all photos
+    assert subject.measures_on_others(small, 4, seed=1) == {"others": 2, "agreement on others": agreement}
+    assert subject.measures_on_others(dense, 4, seed=1) == {"others": 2, "agreement on others": 1.0}
+
+
 def camvid_files() -> dict[str, bytes]:
     files = dict[str, bytes]()
     for split, count in (("train", 3), ("test", 2)):
@@ -198,16 +208,16 @@ def photo_row(network: str, **values: object) -> dict[str, object]:
 def test_the_page_has_both_kinds_of_photos_side_by_side() -> None:
     cut = {"keep": 0.75, "images": 256, "draw": 0, "method": "default", "macs": 0.744, "processor seconds": 700.4}
     rows = [
-        photo_row(photos.ONE_EACH, **cut, passes=101.2, agreement=0.9),
+        photo_row(photos.ONE_EACH, **cut, passes=101.2, agreement=0.9, **{"agreement on others": 0.915}),
         photo_row(photos.OF_TEN, **cut, agreement=0.816, accuracy=0.748),
     ]
     dense = [photo_row(photos.ONE_EACH), photo_row(photos.OF_TEN)]
     introduction, table, _ = photo_sections(dense, rows)
     assert "agreement" in introduction
     assert table.splitlines()[4:] == [
-        "|  |  | dense | 68.6% | 98.0% | 100.0% |  |  |",
-        "| 256, one photo a class | 74.4% | Secateur, default | 68.6% | 98.0% | 90.0% | 700 | 101 |",
-        "| 256, photos of the ten classes | 74.4% | Secateur, default | 74.8% | 98.0% | 81.6% | 700 |  |",
+        "|  |  | dense | 68.6% | 98.0% | 100.0% |  |  |  |",
+        "| 256, one photo a class | 74.4% | Secateur, default | 68.6% | 98.0% | 90.0% | 91.5% | 700 | 101 |",
+        "| 256, photos of the ten classes | 74.4% | Secateur, default | 74.8% | 98.0% | 81.6% |  | 700 |  |",
     ]
     assert photo_sections(dense, []) == []
 
