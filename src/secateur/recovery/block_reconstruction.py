@@ -16,6 +16,7 @@ from secateur.graph.program import Program
 from secateur.graph.value_bytes import example_bytes
 from secateur.recovery.adapt_rows import has_enough_equations
 from secateur.recovery.block_problem import BlockProblem
+from secateur.recovery.image_augmentation import mirrored
 from secateur.recovery.layer_positions import counted_examples
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.reconstruction_layers import ReconstructionBlock, reconstruction_blocks
@@ -35,6 +36,7 @@ def reconstruct_blocks(
     steps: int = STEPS,
     is_time_up: Callable[[], bool] = lambda: False,
     counted_microbatches: Sequence[Batch] | None = None,
+    adds_mirrored: bool = False,
 ) -> bool:
     """Refit every layer together with the layers that read it, in the order in which they run.
 
@@ -49,6 +51,7 @@ def reconstruct_blocks(
         steps: the most for each layer.
         is_time_up: called before each layer; once it returns True, the remaining layers stay as they are.
         counted_microbatches: the examples whose equations count; those of the execution by default.
+        adds_mirrored: whether examples are images whose mirror images are used as well, as far as there is room.
 
     Returns:
         Whether there was time for all.
@@ -57,7 +60,10 @@ def reconstruct_blocks(
         return True
     cut_network, program = execution.cut_network, execution.cut_network.network.program
     blocks = list(reconstruction_blocks(cut_network.network))
-    used_microbatches = spread_microbatches(execution.microbatches, _most_examples(program, blocks))
+    most = _most_examples(program, blocks)
+    used_microbatches = spread_microbatches(execution.microbatches, most)
+    if adds_mirrored:
+        used_microbatches += _mirrored_within(used_microbatches, most)
     execution = PairedExecution(cut_network, used_microbatches, execution.memory)
     examples = min(
         counted_examples(program, microbatches)
@@ -85,6 +91,13 @@ def _solve_together(execution: PairedExecution, block: ReconstructionBlock, shar
     consumers = [layer for layer in block.consumers if layer in pruned_layers]
     if block.producers[0] in pruned_layers and consumers:
         BlockProblem(execution, list(pruned_layers.values()), consumers, shared).solve(steps)
+
+
+def _mirrored_within(microbatches: Sequence[Batch], most: int) -> list[Batch]:
+    """Return the mirror images of microbatches from all over, so that there are at most so many with the others."""
+    room = most - sum(microbatch.size or 1 for microbatch in microbatches)
+    smallest = min(microbatch.size or 1 for microbatch in microbatches)
+    return [mirrored(microbatch) for microbatch in spread_microbatches(microbatches, room)] if room >= smallest else []
 
 
 def _most_examples(program: Program, blocks: Sequence[ReconstructionBlock]) -> int:

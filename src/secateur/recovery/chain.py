@@ -21,6 +21,7 @@ from secateur.graph.model_copies import copy_model
 from secateur.recovery.adapt_memory import adapt_shortage
 from secateur.recovery.adapt_rows import few_equations
 from secateur.recovery.block_reconstruction import EXAMPLES, POLISH, STEPS
+from secateur.recovery.image_augmentation import answers_mirrored_images
 from secateur.recovery.repair_runner import FIT_END, RepairRunner, RepairSettings
 from secateur.recovery.repair_step import RepairStep
 from secateur.recovery.repair_table import ALLOWANCES, CLOSED_FORM, TRAINED, Repairs
@@ -80,8 +81,8 @@ class RepairChain:
     def judge(self, repairs: Repairs) -> tuple[RepairStep, ...]:
         """Try each repair on three quarters of the examples, and keep it if the held-out quarter comes nearer."""
         steps: list[RepairStep] = []
-        self._prepare_adapt(repairs)
         self.runner.temperature = self._comparison_temperature()
+        self._prepare_adapt(repairs)
         before = self._divergences(self.state, self.held_out)
         for number, (name, train) in enumerate(repairs):
             if self._is_left_out(name):
@@ -111,11 +112,16 @@ class RepairChain:
             )
 
     def _prepare_adapt(self, repairs: Repairs) -> None:
-        """Find out whether the examples give enough equations for "adapt", and which repairs it follows then."""
-        if any(name == "adapt" for name, _ in repairs):
-            network = self.plan.network
-            self.few_equations = few_equations(network, network.mask(self.plan.kept), self.fitted)
-        self.runner.before_adapt = range(0) if self.few_equations else _before_adapt(repairs)
+        """Find out whether the examples give enough equations for "adapt", which repairs it follows, and its images."""
+        if not any(name == "adapt" for name, _ in repairs):
+            return
+        runner, network = self.runner, self.plan.network
+        self.few_equations = few_equations(network, network.mask(self.plan.kept), self.fitted)
+        if not self.few_equations:
+            runner.before_adapt = _before_adapt(repairs)
+            runner.answers_mirrored = answers_mirrored_images(
+                runner.dense, self.fitted, runner.temperature, writes=network.program.writes
+            )
 
     def _step(self, name: str, before: torch.Tensor, outcome: RepairOutcome) -> RepairStep:
         """Return the result of a repair, from the divergences before it, (examples,), and its outcome."""

@@ -55,13 +55,14 @@ class RepairRunner:
     Attributes:
         temperature: the temperature at which trainings compare outputs.
         before_adapt: the numbers of the repairs that "adapt" follows, whose refits take no steps.
+        answers_mirrored: whether the last steps of "adapt" also use the mirror images of the examples.
     """
 
     def __init__(self, cut_model: CutModel, calibration: Calibration, settings: RepairSettings) -> None:
         assert calibration.dense is not None
         self.dense, self.calibration = calibration.dense, calibration
         self.network, self.recipe, self.settings = cut_model.plan.network, cut_model.recipe, settings
-        self.temperature, self.before_adapt = 1.0, range(0)
+        self.temperature, self.before_adapt, self.answers_mirrored = 1.0, range(0), False
         self.head = head_paths(self.dense, cut_model.model, self.network, self.recipe)
         self.choices: dict[int, Choices] = {}  # of each refit, by its number among the repairs
 
@@ -136,5 +137,6 @@ class RepairRunner:
 
     def _adapt(self, execution: PairedExecution, steps: int) -> None:
         time, share = self.settings.time, TRIAL_END if steps == STEPS else FIT_END
-        if not reconstruct_blocks(execution, steps, lambda: time.is_spent(share), self.calibration.fitted):
+        fitted, adds_mirrored = self.calibration.fitted, self.answers_mirrored and steps == POLISH
+        if not reconstruct_blocks(execution, steps, lambda: time.is_spent(share), fitted, adds_mirrored):
             time.leave_out(f"{'the last steps of ' if steps == POLISH else ''}'adapt' for the last layers")

@@ -1,5 +1,6 @@
 """Layers solved for through the nonlinearity behind them, and together with those that read them."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from plans_by_norm import plan_by_norm
 from secateur import demo
 from secateur.evaluation.divergence import divergence
 from secateur.evaluation.holdout import improves
+from secateur.recovery import block_reconstruction
 from secateur.recovery.block_problem import BlockProblem
 from secateur.recovery.block_reconstruction import reconstruct_blocks
 from secateur.recovery.paired_run import PairedExecution
@@ -36,6 +38,22 @@ def test_layers_that_adapt_bring_the_network_nearer_than_a_refit(keep: float) ->
         with torch.no_grad():
             distances.append(float(divergence(small(test), model(test)).mean()))
     assert distances[1] < 0.8 * distances[0]
+
+
+def test_mirror_images_bring_a_network_nearer_that_answers_them_where_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x = demo.network(), torch.cat(demo.calibration())[:64]
+    plan = plan_by_norm(model, x, {"macs": 0.5})
+    test = torch.cat([batch[0] for batch in demo.test()[:10]])
+    adapt_with_mirrored = partial(reconstruct_blocks, adds_mirrored=True)
+    plain, mirrored = (repaired_by(model, plan, x, refit, adapt) for adapt in (reconstruct_blocks, adapt_with_mirrored))
+    with torch.no_grad():
+        distances = [float(divergence(small(test), model(test)).mean()) for small in (plain, mirrored)]
+    assert distances[1] < 0.97 * distances[0]
+    monkeypatch.setattr(block_reconstruction, "EXAMPLES", 80)  # 16 more than there are, and microbatches have 32
+    without_room = repaired_by(model, plan, x, refit, adapt_with_mirrored)
+    assert all(torch.equal(a, b) for a, b in zip(without_room.parameters(), plain.parameters(), strict=True))
 
 
 def test_what_is_solved_for_together() -> None:

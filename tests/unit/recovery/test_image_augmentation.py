@@ -1,13 +1,19 @@
 """Images are changed as far as the dense network does not depend on it."""
 
+from typing import Any
+
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import secateur as sc
 from expected_warnings import untrained_networks
 from secateur.data.batch import Batch
-from secateur.recovery.image_augmentation import ImageAugmentation, augmentation_for
-from tuned_networks import PooledImages, random_images, seeded_draws
+from secateur.recovery import chain, repair_runner
+from secateur.recovery.block_reconstruction import POLISH, STEPS, reconstruct_blocks
+from secateur.recovery.image_augmentation import ImageAugmentation, answers_mirrored_images, augmentation_for
+from tuned_networks import PooledImages, cut_by_norm, random_images, seeded_draws
 
 pytestmark = untrained_networks
 
@@ -48,3 +54,37 @@ def test_changes_are_those_that_the_dense_network_is_invariant_to() -> None:
     assert not augmentation_for(sided, [Batch((dark + 5 * torch.randn(40, 1, 1, 16),), {})], 1.0).flips
     assert not augmentation_for(nn.Linear(6, 3), [Batch((torch.randn(40, 6),), {})], 1.0)  # no images
     assert not augmentation_for(pooled, [Batch((x[:4],), {})], 1.0)  # too few to compare
+
+
+def test_mirrored_images_are_answered_where_outputs_do_not_change_or_are_mirrored_too() -> None:
+    torch.manual_seed(0)
+    x = random_images()
+    batches, sided_batch = [Batch((x[:20],), {}), Batch((x[20:],), {})], Batch((x - torch.linspace(0, 9, 16),), {})
+    assert answers_mirrored_images(PooledImages().eval(), batches, 1.0)
+    assert not answers_mirrored_images(Sided(), [sided_batch], 1.0)
+    pixels = nn.Conv2d(1, 2, 3, padding=1)
+    assert not answers_mirrored_images(pixels, batches, 1.0)
+    with torch.no_grad():
+        pixels.weight.copy_((pixels.weight + pixels.weight.flip(3)) / 2)
+    assert answers_mirrored_images(pixels, batches, 1.0)
+    assert not answers_mirrored_images(nn.Linear(6, 3), [Batch((torch.randn(40, 6),), {})], 1.0)  # no images
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_the_last_steps_of_adapt_use_mirror_images_that_the_dense_network_answers(
+    answers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model, x = PooledImages().eval(), random_images()
+    small, plan = cut_by_norm(model, x, 0.5)
+    calls = list[tuple[int, bool]]()
+
+    def recorded(execution: Any, steps: int, is_time_up: Any, counted: Any, adds_mirrored: bool) -> bool:
+        calls.append((steps, adds_mirrored))
+        return reconstruct_blocks(execution, steps, is_time_up, counted, adds_mirrored)
+
+    monkeypatch.setattr(repair_runner, "reconstruct_blocks", recorded)
+    if not answers:
+        monkeypatch.setattr(chain, "answers_mirrored_images", lambda *_, **__: False)
+    sc.repair(small, model, plan, x, ["refit", "adapt"], progress=False)
+    assert calls == [(STEPS, False), (POLISH, answers)]
