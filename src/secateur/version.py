@@ -1,3 +1,3 @@
 """The version of Secateur."""
 
-__version__ = "0.18.1"
+__version__ = "0.19.0"
