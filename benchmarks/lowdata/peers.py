@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch_pruning as tp
+from distillation import Distillation
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,7 +27,7 @@ RANKINGS: dict[str, tuple[Callable[[], Any], bool]] = {
 }
 NEED_GRADIENTS = ("Taylor", "Hessian")
 DISTILLED = ("L2",)
-STEPS = 300
+DISTILLATION = Distillation(temperature=2)
 
 
 def peer_rows(subject: FashionSubject, rankings: tuple[str, ...] = tuple(RANKINGS)) -> Iterator[Row]:
@@ -50,7 +51,8 @@ def peer_rows(subject: FashionSubject, rankings: tuple[str, ...] = tuple(RANKING
             yield row("none", small)
             yield row("batch norm", batchnorm_anew(copy.deepcopy(small), images))
             if name in DISTILLED and keep in FEWER:
-                yield row("300 steps", distilled(batchnorm_anew(small, images), subject.model(), images))
+                draws, student = torch.Generator().manual_seed(0), batchnorm_anew(small, images)
+                yield row("300 steps", DISTILLATION.train(student, subject.model(), images, Augment(), draws))
 
 
 def cut_to_budget(
@@ -116,24 +118,3 @@ def batchnorm_anew(model: nn.Module, images: Tensor) -> nn.Module:
     with torch.no_grad():
         model(images)
     return model.eval()
-
-
-def distilled(small: nn.Module, dense: nn.Module, images: Tensor) -> nn.Module:
-    """Distil in 300 steps towards the dense network's outputs.
-
-    The optimizer is Adam with one cycle up to 1e-3, the temperature is 2, and images are flipped and shifted.
-    """
-    draws, augment = torch.Generator().manual_seed(0), Augment()
-    optimizer = torch.optim.Adam(small.parameters(), 1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=STEPS)
-    small.train()
-    for _ in range(STEPS):
-        batch = augment(images[torch.randint(len(images), (64,), generator=draws)])
-        with torch.no_grad():
-            wanted = (dense(batch) / 2).log_softmax(1)
-        loss = F.kl_div((small(batch) / 2).log_softmax(1), wanted, log_target=True, reduction="batchmean") * 4
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return small.eval()

@@ -45,15 +45,13 @@ def write_published_page(rows: Path, allocations: Path, lean: Path, folder: Path
     failed = {(row["network"], row["method"]): row["error"] for row in known if "error" in row}
     sections += [f"{LABELS[method]} fails on {network}: `{error}`\n" for (network, method), error in failed.items()]
     if allocations.exists():
-        cases = read_rows(allocations)
-        sections += [
-            ALLOCATIONS,
-            f"{excess_table(cases)}\n",
-            VERSIONS,
-            f"{version_table(cases)}\n",
-            chosen_table(cases),
-        ]
+        sections += _allocation_sections(read_rows(allocations))
     (folder / "published.md").write_text("\n".join(sections), encoding="utf-8")
+
+
+def _allocation_sections(cases: list[dict[str, object]]) -> list[str]:
+    excess, versions = f"{excess_table(cases)}\n", f"{version_table(cases)}\n"
+    return [ALLOCATIONS, excess, VERSIONS, versions, chosen_table(cases)]
 
 
 def _dense_alone(dense: dict[str, float], rows: Iterable[dict[str, object]]) -> list[str]:

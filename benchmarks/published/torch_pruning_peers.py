@@ -5,14 +5,13 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from distillation import Distillation
 from torch import Tensor, nn
 
 from published.cifar import blocks_of
 from published.peers import with_batch_norm_anew
 
-STEPS, LEARNING_RATE, TEMPERATURE = 300, 1e-3, 4.0
-"""Of the distillation: steps of Adam, the highest learning rate of its cycle, and the temperature of both outputs."""
-BATCH = 64
+DISTILLATION = Distillation(temperature=4)
 
 
 def torch_pruning_cut(dense: nn.Module, share: float, batches: Sequence[Tensor], criterion: str) -> nn.Module:
@@ -57,7 +56,13 @@ def _accumulate_gradients(model: nn.Module, batches: Sequence[Tensor]) -> None:
         F.cross_entropy(outputs, outputs.detach().argmax(1), reduction="sum").backward()
 
 
-def distilled(small: nn.Module, dense: nn.Module, batches: Sequence[Tensor], seed: int) -> nn.Module:
+def distilled(
+    small: nn.Module,
+    dense: nn.Module,
+    batches: Sequence[Tensor],
+    seed: int,
+    distillation: Distillation = DISTILLATION,
+) -> nn.Module:
     """Return a copy that is trained towards the dense network's outputs, with flipped and shifted images.
 
     Args:
@@ -65,22 +70,11 @@ def distilled(small: nn.Module, dense: nn.Module, batches: Sequence[Tensor], see
         dense: the dense network.
         batches: images without labels.
         seed: the seed of the images and their changes.
+        distillation: the settings of the training.
     """
-    student = with_batch_norm_anew(small, batches).train()
-    images, draws = torch.cat(list(batches)), torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(student.parameters(), LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=STEPS)
-    for _ in range(STEPS):
-        batch = _flipped_and_shifted(images[torch.randint(len(images), (BATCH,), generator=draws)], draws)
-        with torch.no_grad():
-            target = (dense(batch) / TEMPERATURE).log_softmax(1)
-        output = (student(batch) / TEMPERATURE).log_softmax(1)
-        loss = F.kl_div(output, target, reduction="batchmean", log_target=True) * TEMPERATURE**2
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
-    return student.eval()
+    student, draws = with_batch_norm_anew(small, batches), torch.Generator().manual_seed(seed)
+    images = torch.cat(list(batches))
+    return distillation.train(student, dense, images, lambda batch: _flipped_and_shifted(batch, draws), draws)
 
 
 def _flipped_and_shifted(images: Tensor, draws: torch.Generator) -> Tensor:

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from distillation import Distillation
 from PIL import Image
-from published import camvid, photos, speech, torch_pruning_peers
+from published import camvid, photos, speech
 from published.allocation_tables import version_table
 from published.camvid_lean import LeanRequest, lean_row, request_of
 from published.methods import METHODS, PruningTask
@@ -19,6 +20,7 @@ from published.page import write_published_page
 from published.peers import macs_of
 from published.photo_tables import photo_sections
 from published.subject import PublishedSubject
+from published.torch_pruning_peers import distilled
 from torch import nn
 
 import secateur as sc
@@ -258,16 +260,12 @@ def test_lean_on_camvid_is_a_row_for_each_request(segmentation: camvid.Segmentat
     assert trained["accuracy"] != row["accuracy"]
 
 
-def test_distillation_trains_towards_the_dense_outputs_and_leaves_the_given_network_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(torch_pruning_peers, "STEPS", 60)
-    monkeypatch.setattr(torch_pruning_peers, "LEARNING_RATE", 0.05)
+def test_distillation_trains_towards_the_dense_outputs_and_leaves_the_given_network_alone() -> None:
     dense, small = convolutional(), convolutional()
     nn.init.zeros_(small[-1].weight)
     batches = list(torch.randn(32, 3, 8, 8).split(16))
     before = {name: tensor.clone() for name, tensor in small.state_dict().items()}
-    student = torch_pruning_peers.distilled(small, dense, batches, seed=0)
+    student = distilled(small, dense, batches, 0, Distillation(4, steps=60, learning_rate=0.05))
     assert all(torch.equal(tensor, small.state_dict()[name]) for name, tensor in before.items())
     images = torch.cat(batches)
     with torch.no_grad():
