@@ -16,8 +16,8 @@ from secateur.graph.program import Program
 from secateur.graph.value_bytes import example_bytes
 from secateur.recovery.adapt_rows import has_enough_equations
 from secateur.recovery.block_problem import BlockProblem
-from secateur.recovery.image_augmentation import mirrored
 from secateur.recovery.layer_positions import counted_examples
+from secateur.recovery.mirrored_images import mirrored
 from secateur.recovery.paired_run import PairedExecution
 from secateur.recovery.reconstruction_layers import ReconstructionBlock, reconstruction_blocks
 from secateur.recovery.reconstruction_terms import SharedTargets

@@ -21,7 +21,7 @@ from secateur.graph.model_copies import copy_model
 from secateur.recovery.adapt_memory import adapt_shortage
 from secateur.recovery.adapt_rows import few_equations
 from secateur.recovery.block_reconstruction import EXAMPLES, POLISH, STEPS
-from secateur.recovery.image_augmentation import answers_mirrored_images
+from secateur.recovery.mirrored_images import answers_mirrored_images
 from secateur.recovery.repair_runner import FIT_END, RepairRunner, RepairSettings
 from secateur.recovery.repair_step import RepairStep
 from secateur.recovery.repair_table import ALLOWANCES, CLOSED_FORM, TRAINED, Repairs

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from secateur.data.batch import Batch, concat_batches
 from secateur.evaluation.divergence import divergence
@@ -118,7 +117,7 @@ def augmentation_for(
     images = _sampled_images(microbatches, seed)
     if images is None:
         return ImageAugmentation(False, False)
-    flipped_images = mirrored(images)
+    flipped_images = images.map(lambda tensor: tensor.flip(3))
     draws = torch.Generator().manual_seed(seed)
     shifted_images = ImageAugmentation(flips=False, shifts=True).change_images(images, draws)
     with isolated_evaluation(dense, writes):
@@ -132,56 +131,24 @@ def augmentation_for(
     return ImageAugmentation(flips, shifts)
 
 
-def answers_mirrored_images(
-    dense: nn.Module, microbatches: Sequence[Batch], temperature: float, seed: int = 0, writes: bool = True
-) -> bool:
-    """Return whether the dense network's outputs for images flipped from left to right are as likely right as others.
-
-    They are if they differ from the outputs for the images by less than a tenth of the difference between the outputs
-    for different images. Outputs of four dimensions have a place for each pixel, and are flipped back first.
-
-    Args:
-        dense: the dense network.
-        microbatches: the examples; where these are no images, the answer is no.
-        temperature: at which class scores are compared.
-        seed: for the images that are compared.
-        writes: whether the network's code may write to its parameters.
-    """
-    images = _sampled_images(microbatches, seed)
-    if images is None:
-        return False
-    with isolated_evaluation(dense, writes):
-        output, mirrored_output = (run_seeded(dense, batch) for batch in (images, mirrored(images)))
-    other_outputs = pytree.tree_map(lambda leaf: leaf.roll(1, 0) if isinstance(leaf, Tensor) else leaf, output)
-    restored_output = pytree.tree_map(lambda leaf: leaf.flip(3) if _has_pixels(leaf) else leaf, mirrored_output)
-    between = _output_distance(other_outputs, output, temperature)
-    return _output_distance(restored_output, output, temperature) < INVARIANT * between
-
-
-def mirrored(batch: Batch) -> Batch:
-    """Return a batch of images flipped from left to right, without targets."""
-    return batch.without_target().map(lambda tensor: tensor.flip(3))
-
-
-def _has_pixels(leaf: object) -> bool:
-    return isinstance(leaf, Tensor) and leaf.dim() == 4
-
-
 def _output_distance(output: object, other: object, temperature: float) -> float:
     return float(divergence(output, other, temperature=temperature).mean())
 
 
 def _sampled_images(microbatches: Sequence[Batch], seed: int) -> Batch | None:
     """Return images from all over the examples in random order, None if these are anything else or too few."""
-    if not all(
-        len(microbatch.tensors) == 1 and is_image(microbatch.tensors[0]) and microbatch.is_divisible
-        for microbatch in microbatches
-    ):
+    if not are_images(microbatches) or not all(microbatch.is_divisible for microbatch in microbatches):
         return None
-    forms = {(microbatch.tensors[0].shape[1:], microbatch.tensors[0].dtype) for microbatch in microbatches}
     images = spread_microbatches(microbatches, EXAMPLES)
     total = sum(microbatch.size or 1 for microbatch in images)
-    if len(forms) != 1 or total < FEWEST:
+    if total < FEWEST:
         return None
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
     return concat_batches([microbatch.without_target() for microbatch in images]).take(order[:EXAMPLES])
+
+
+def are_images(microbatches: Sequence[Batch]) -> bool:
+    """Return whether each microbatch is one tensor of images, all of one size and type."""
+    inputs = [microbatch.tensors for microbatch in microbatches]
+    forms = {(tensors[0].shape[1:], tensors[0].dtype) for tensors in inputs if tensors}
+    return len(forms) == 1 and all(len(tensors) == 1 and is_image(tensors[0]) for tensors in inputs)

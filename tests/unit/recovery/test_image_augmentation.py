@@ -12,7 +12,8 @@ from expected_warnings import untrained_networks
 from secateur.data.batch import Batch
 from secateur.recovery import chain, repair_runner
 from secateur.recovery.block_reconstruction import POLISH, STEPS, reconstruct_blocks
-from secateur.recovery.image_augmentation import ImageAugmentation, answers_mirrored_images, augmentation_for
+from secateur.recovery.image_augmentation import ImageAugmentation, augmentation_for
+from secateur.recovery.mirrored_images import answers_mirrored_images
 from tuned_networks import PooledImages, cut_by_norm, random_images, seeded_draws
 
 pytestmark = untrained_networks
@@ -68,6 +69,17 @@ def test_mirrored_images_are_answered_where_outputs_do_not_change_or_are_mirrore
         pixels.weight.copy_((pixels.weight + pixels.weight.flip(3)) / 2)
     assert answers_mirrored_images(pixels, batches, 1.0)
     assert not answers_mirrored_images(nn.Linear(6, 3), [Batch((torch.randn(40, 6),), {})], 1.0)  # no images
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_mirrored_images_are_compared_in_the_microbatches_of_the_examples(size: int) -> None:
+    torch.manual_seed(0)
+    model, x, sizes = PooledImages().eval(), random_images(), list[int]()
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    assert answers_mirrored_images(model, [Batch((images,), {}) for images in x.split(size)], 1.0)
+    assert set(sizes) == {size}
+    sided = [Batch((images,), {}) for images in (x - torch.linspace(0, 9, 16)).split(size)]
+    assert not answers_mirrored_images(Sided(), sided, 1.0)
 
 
 @pytest.mark.parametrize("answers", [True, False])
