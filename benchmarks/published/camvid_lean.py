@@ -4,7 +4,7 @@
     python -m benchmarks published --page
 
 DIR is that of `python -m benchmarks published`. The 62 training images are used without labels; fine-tuning trains
-towards the dense network's outputs. The paper trains on the labels of 367 images for many epochs in each of 15 rounds.
+towards the dense network's outputs. The paper has 15 rounds of three epochs each.
 One thread. Each fraction of kernels, criterion and number of rounds is a row, appended to a file in
 `benchmarks/results/published/`; rows that the file has of the same version are left out.
 """

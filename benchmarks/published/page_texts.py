@@ -36,8 +36,8 @@ REASONS = """What is known of the reasons, from ResNet-20 with 256 images at hal
 
 - The images do not show enough. At one plan, `adapt` leaves a divergence of .0036 on the 256 fitted images and of .247
   on test images; with 1,024 images in the repair it is .194. Since 0.19.0 the last steps of `adapt` use mirror images
-  as well, which leaves .232 and adds .6 and 1.2 points to two draws (docs/design.md, "Mirror images in the last steps
-  of `adapt`"). Rows of older versions are without them.
+  as well, which leaves .232 in this trial (docs/design.md, "Mirror images in the
+  last steps of `adapt`"). Rows of older versions are without them.
 - Plans have a larger effect. With the same repair, six plans for this budget are between .35 and .50 on test images.
   When these rows were measured, plans were compared on the images of their quick refit. This favours plans that fit
   these images: the best of the six was the second in the simulation. Plans are now compared on other images than those
@@ -97,7 +97,7 @@ LEAN = """## LEAN on CamVid
 The experiment of LEAN's paper in small ([lean.md](lean.md)): ESPNet, its kernels removed by longest chains, and by two
 criteria of single kernels. Without fine-tuning the kernels are removed at once; with it they are removed in four rounds
 of 16 steps, one epoch of the 62 training images each, towards the dense network's outputs and without labels. The paper
-trains on labels, for many epochs in each of 15 rounds. MACs are those of the network after channels without kernels are
+has 15 rounds of three epochs each. MACs are those of the network after channels without kernels are
 cut, as a fraction of the dense network's. Seconds are processor seconds of one thread, the test included.
 """
 ALONE = """## Dense networks alone

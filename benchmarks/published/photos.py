@@ -55,8 +55,7 @@ class PhotoClassifier(PublishedSubject):
 
     def measures_on_others(self, model: nn.Module, count: int, seed: int) -> dict[str, float]:
         """Return the agreement with the dense network on up to 400 photos that `draw` does not return."""
-        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
-        others = self.images[order[count:][-OTHERS:]]
+        others = self.images[self.order(seed)[count:][-OTHERS:]]
         dense, small = (outputs_in_batches(network, others).argmax(1) for network in (self.dense, model))
         return {"others": len(others), "agreement on others": float((small == dense).double().mean())}
 

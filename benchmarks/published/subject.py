@@ -30,14 +30,15 @@ class PublishedSubject:
 
     def draw(self, count: int, seed: int) -> list[Tensor]:
         """Return random images in batches, others for each seed."""
-        return list(self.images[self._drawn(count, seed)].split(self.batch))
+        return list(self.images[self.order(seed)[:count]].split(self.batch))
 
     def draw_labels(self, count: int, seed: int) -> list[Tensor] | None:
         """Return the labels of the images that `draw` returns, in the same batches; None where there are none."""
-        return None if self.labels is None else list(self.labels[self._drawn(count, seed)].split(self.batch))
+        return None if self.labels is None else list(self.labels[self.order(seed)[:count]].split(self.batch))
 
-    def _drawn(self, count: int, seed: int) -> Tensor:
-        return torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))[:count]
+    def order(self, seed: int) -> Tensor:
+        """Return the numbers of the images in the random order in which they are drawn, (images,)."""
+        return torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
 
     @torch.no_grad()
     def outputs(self, model: nn.Module) -> Tensor:

@@ -234,4 +234,4 @@ class RepairChain:
 
 def _before_adapt(repairs: Repairs) -> range:
     """Return the numbers of the repairs that "adapt" follows."""
-    return range(max((number for number, (name, _) in enumerate(repairs) if name == "adapt"), default=0))
+    return range(max(number for number, (name, _) in enumerate(repairs) if name == "adapt"))
