@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tarfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,27 +30,43 @@ GENERIC = frozenset(
 )  # fmt: skip
 QUESTION = ("what ", "how ", "whether ", "where ", "which ", "whose ")
 LONG_FILE, LONG_FUNCTION = 200, 25
+COUNTED = (
+    ast.Module, ast.Name, ast.arg, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ImportFrom, ast.If,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Module:
-    """A file of code."""
+    """A file of code.
+
+    Args:
+        path: the file.
+        tree: its syntax tree.
+        nodes: the nodes of the tree that a count looks at, in the order of `ast.walk`.
+        lines: the number of lines.
+    """
 
     path: Path
     tree: ast.Module
+    nodes: tuple[ast.AST, ...]
     lines: int
+
+    @classmethod
+    def of(cls, path: Path) -> "Module":
+        """Parse a file."""
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+        return cls(path, tree, tuple(node for node in ast.walk(tree) if isinstance(node, COUNTED)), text.count("\n"))
 
 
 def modules(folders: list[Path]) -> list[Module]:
     """Parse the files of some folders."""
-    paths = sorted(path for folder in folders for path in folder.rglob("*.py"))
-    texts = {path: path.read_text(encoding="utf-8") for path in paths}
-    return [Module(path, ast.parse(text), text.count("\n")) for path, text in texts.items()]
+    return [Module.of(path) for path in sorted(path for folder in folders for path in folder.rglob("*.py"))]
 
 
-def bound_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
+def bound_names(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, int]]:
     """Yield every bound name with its line: assignments, loops, arguments, functions and classes."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id, node.lineno
         elif isinstance(node, ast.arg):
@@ -59,9 +75,9 @@ def bound_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
             yield node.name, node.lineno
 
 
-def docstrings(tree: ast.AST) -> Iterator[tuple[str, int]]:
+def docstrings(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, int]]:
     """Yield the first line of every docstring with its line."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node)
             if text:
@@ -75,9 +91,9 @@ def top_level_names(tree: ast.Module) -> Iterator[str]:
             yield node.name
 
 
-def long_functions(tree: ast.AST) -> Iterator[tuple[str, int]]:
+def long_functions(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, int]]:
     """Yield the functions of more than 25 lines without their docstrings."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             body = node.body[1:] if ast.get_docstring(node) else node.body
             if body and (body[-1].end_lineno or 0) - body[0].lineno + 1 > LONG_FUNCTION:
@@ -87,10 +103,10 @@ def long_functions(tree: ast.AST) -> Iterator[tuple[str, int]]:
 def imported_modules(module: Module, root: Path) -> set[str]:
     """Return the modules of the same package that a file imports at run time, as dotted names below the package."""
     package = root.name
-    at_run_time = [node for node in ast.walk(module.tree) if isinstance(node, ast.ImportFrom)]
+    at_run_time = [node for node in module.nodes if isinstance(node, ast.ImportFrom)]
     typing_only = {
         id(statement)
-        for node in ast.walk(module.tree)
+        for node in module.nodes
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
         for statement in node.body
     }
@@ -166,12 +182,12 @@ def findings(files: list[Module]) -> dict[str, list[str]]:
             owners[name].append(str(file.path))
     return {
         "generic names": [
-            f"{file.path}:{line} {name}" for file in files for name, line in bound_names(file.tree) if name in GENERIC
+            f"{file.path}:{line} {name}" for file in files for name, line in bound_names(file.nodes) if name in GENERIC
         ],
         "docstrings that open with a question word": [
             f"{file.path}:{line} {text}"
             for file in files
-            for text, line in docstrings(file.tree)
+            for text, line in docstrings(file.nodes)
             if text.lower().startswith(QUESTION)
         ],
         "top-level names with two definitions": [
@@ -179,7 +195,7 @@ def findings(files: list[Module]) -> dict[str, list[str]]:
         ],
         f"files over {LONG_FILE} lines": [f"{file.path} {file.lines}" for file in files if file.lines > LONG_FILE],
         f"functions over {LONG_FUNCTION} lines": [
-            f"{file.path}:{line} {name}" for file in files for name, line in long_functions(file.tree)
+            f"{file.path}:{line} {name}" for file in files for name, line in long_functions(file.nodes)
         ],
         "circles of imports between packages": import_circles(files),
         "tables of operators": [
@@ -188,7 +204,7 @@ def findings(files: list[Module]) -> dict[str, list[str]]:
         "classes": [
             f"{file.path}:{node.lineno} {node.name}"
             for file in files
-            for node in ast.walk(file.tree)
+            for node in file.nodes
             if isinstance(node, ast.ClassDef)
         ],
     }
@@ -196,10 +212,10 @@ def findings(files: list[Module]) -> dict[str, list[str]]:
 
 def totals(files: list[Module]) -> dict[str, int]:
     """Return the numbers of names, docstrings and files that the findings are among."""
-    names = Counter(name for file in files for name, _ in bound_names(file.tree))
+    names = Counter(name for file in files for name, _ in bound_names(file.nodes))
     return {
         "generic names": sum(names.values()),
-        "docstrings that open with a question word": sum(1 for file in files for _ in docstrings(file.tree)),
+        "docstrings that open with a question word": sum(1 for file in files for _ in docstrings(file.nodes)),
         f"files over {LONG_FILE} lines": len(files),
     }
 
