@@ -14,6 +14,9 @@ from repository import GOLDEN
 from residual_network import Residual
 from zoo import ZOO
 
+MOST_OBJECTS = 300_000
+"""The number of objects that a garbage collection looks at."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--overwrite", action="store_true", help="write golden files anew")
@@ -42,6 +45,14 @@ def pytest_collection_finish() -> None:
     """Keep the objects of all imports, which live as long as the process, out of every garbage collection."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Keep the traces that tests share out of every garbage collection, too: they outlive their file of tests."""
+    if nextitem is not None and item.path != nextitem.path and len(gc.get_objects()) > MOST_OBJECTS:
+        gc.collect()
+        gc.freeze()
 
 
 def network_of(item: pytest.Item) -> str | None:

@@ -12,10 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts storages that operators see within the context, beyond those that are alive when it is entered.
+    """Counts storages that operators allocate within the context.
 
-    A storage counts from the first operator that returns it to the end of its life, however many tensors view it. What
-    a kernel allocates and frees inside one operator is not seen, and neither are pages of mapped files.
+    A storage counts from the operator that returns it to the end of its life, however many tensors view it. What an
+    operator takes before one has returned it was there before, and never counts. What a kernel allocates and frees
+    inside one operator is not seen, and neither are pages of mapped files.
 
     Attributes:
         now: bytes alive.
@@ -29,13 +30,13 @@ class LiveBytes(TorchDispatchMode):
 
     def __enter__(self) -> "LiveBytes":
         gc.collect()
-        for tensor in [candidate for candidate in gc.get_objects() if issubclass(type(candidate), Tensor)]:
-            if tensor.layout == torch.strided and not tensor.is_meta:
-                self._track(tensor, counts=False)
         super().__enter__()
         return self
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        for leaf in pytree.tree_leaves((args, kwargs)):
+            if isinstance(leaf, Tensor) and leaf.layout == torch.strided and not leaf.is_meta:
+                self._track(leaf, counts=False)
         result = func(*args, **(kwargs or {}))
         for leaf in pytree.tree_leaves(result):
             if isinstance(leaf, Tensor):
