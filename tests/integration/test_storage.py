@@ -14,6 +14,7 @@ from torch import nn
 
 import secateur as sc
 from commands import run_python
+from copied_traces import copies_traced_once
 from expected_warnings import untrained_networks
 from secateur.data.conversion import example_batches
 from zoo import ZOO, grow
@@ -25,7 +26,8 @@ pytestmark = untrained_networks  # of untrained networks that the fixtures prune
 def pruned(name: str, **options: Any) -> sc.Result:
     model, example = grow(name)
     data = [example_batches(example, torch.device("cpu"))[0]]
-    return sc.prune(model, data, {"units": 0.7}, by="apoz", progress=False, **ZOO[name].options, **options)
+    with copies_traced_once(name):
+        return sc.prune(model, data, {"units": 0.7}, by="apoz", progress=False, **ZOO[name].options, **options)
 
 
 pruned_once = cache(pruned)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
+from copied_traces import copies_traced_once
 from expected_warnings import unread_targets
 from pivoted_networks import PivotedLayers
 from random_plans import traced_without_options
@@ -56,7 +57,8 @@ def test_every_network_can_be_pivoted_or_says_why_not(name: str) -> None:
         with pytest.raises(sc.SecateurError, match="depends on the order of its units"):
             pivot(model, example, 0.5, shape=(2, 2), skip=(), starts=1)
     else:
-        pivoted = pivot(model, example, 0.5, shape=(2, 2), skip=(), starts=1)
+        with copies_traced_once(name):
+            pivoted = pivot(model, example, 0.5, shape=(2, 2), skip=(), starts=1)
         packed, kernels = pivoted.packed(pivoted.network.example)
         assert set(kernels) == set(pivoted.layers)
         batch = pivoted.network.example
