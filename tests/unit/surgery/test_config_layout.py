@@ -1,5 +1,6 @@
 """`layout="config"`: cuts that the configuration of a model of the transformers library can say."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 import secateur as sc
 from expected_warnings import untrained_networks
+from kept_exports import exports_kept
 from secateur.errors import NameMatchError, OptionError, StorageError, SurgeryError
 from secateur.surgery import config_layout_network
 from secateur.surgery.config_layout_network import with_config_layout
@@ -17,6 +19,14 @@ from secateur.surgery.recipe import Recipe
 from secateur.surgery.recipe_checks import check_recipe
 
 pytestmark = untrained_networks
+
+
+@pytest.fixture(autouse=True)
+def programs_kept() -> Iterator[None]:
+    """Each test exports its model once."""
+    with exports_kept():
+        yield
+
 
 KINDS = ("channels", "neurons", "residual", "heads", "blocks")
 CHEAP: dict[str, Any] = {"by": "l2", "ablation": "zero", "repair": None, "allocation": "uniform", "progress": False}
