@@ -8,9 +8,14 @@ import secateur as sc
 def are_same_scores(one: sc.Scores, other: sc.Scores) -> bool:
     """Return True if two scores have the same groups, with the same values and errors to the bit."""
     return list(one) == list(other) and all(
-        torch.equal(getattr(one[name], field), getattr(other[name], field))
+        _are_equal(getattr(one[name], field), getattr(other[name], field))
         for name in one for field in ("values", "errors", "errors_here", "per_example")
     )  # fmt: skip
+
+
+def _are_equal(values: torch.Tensor, others: torch.Tensor) -> bool:
+    """Return True if two tensors have the same values, NaN at the same places."""
+    return values.shape == others.shape and torch.allclose(values, others, rtol=0, atol=0, equal_nan=True)
 
 
 def assert_pruned_alike(result: sc.Result, expected: sc.Result) -> None:

@@ -191,7 +191,7 @@ def test_prune_mixes_blocks_and_channels(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_blocks_are_tried_where_plans_are_compared_for_macs(
     keep: dict[str, float], options: dict[str, Any], has_blocks: bool
 ) -> None:
-    result = sc.prune(residual(), images(64), keep, progress=False, **{"by": "l2", "repair": "refit", **options})
+    result = sc.prune(residual(), images(32), keep, progress=False, **{"by": "l2", "repair": "refit", **options})
     assert (blocks_of(result.plan.network) is not None) is has_blocks
     assert any("divergence by how many" in note for note in result.plan.notes) is has_blocks
 

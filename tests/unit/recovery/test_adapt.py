@@ -29,7 +29,7 @@ pytestmark = untrained_networks
 
 @pytest.mark.parametrize("keep", [0.5, 0.2])
 def test_layers_that_adapt_bring_the_network_nearer_than_a_refit(keep: float) -> None:
-    model, x = demo.network(), torch.cat(demo.calibration())[:128]
+    model, x = demo.network(), torch.cat(demo.calibration())[:64]
     plan = plan_by_norm(model, x, {"macs": keep})
     test = torch.cat([batch[0] for batch in demo.test()[:10]])
     distances = []
@@ -81,7 +81,7 @@ def test_adapt_changes_nothing_where_nothing_is_cut() -> None:
 
 
 def test_as_a_repair_it_leaves_all_else_as_it_was() -> None:
-    model, x = demo.network().requires_grad_(False), torch.cat(demo.calibration())[:64]
+    model, x = demo.network().requires_grad_(False), torch.cat(demo.calibration())[:24]
     plan = plan_by_norm(model, x, {"macs": 0.3})
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     random = torch.get_rng_state()
@@ -130,10 +130,10 @@ def test_a_few_photos_do_not_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> N
         solve(self, most)
 
     monkeypatch.setattr(BlockProblem, "solve", noted)
-    monkeypatch.setattr("secateur.recovery.block_reconstruction.EXAMPLES", 192)
-    model, x = demo.network(), torch.cat(demo.calibration())[:224]
+    monkeypatch.setattr("secateur.recovery.block_reconstruction.EXAMPLES", 64)
+    model, x = demo.network(), torch.cat(demo.calibration())[:96]
     repaired_by(model, plan_by_norm(model, x, {"macs": 0.5}), x, reconstruct_blocks)
-    assert seen and set(seen) == {192}
+    assert seen and set(seen) == {64}
 
 
 def test_one_or_two_examples_are_not_fitted() -> None:

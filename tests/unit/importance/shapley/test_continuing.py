@@ -70,9 +70,9 @@ def test_evaluations_count_for_a_group_or_each_unit_and_more_in_later_layers() -
 
 
 def test_stricter_rules_take_longer_and_reach_what_they_say(network: sc.Network) -> None:
-    loose, strict = (scored(network, stop=StandardError(error) | Coalitions(20_000))[GROUP] for error in (1.0, 0.25))
+    loose, strict = (scored(network, stop=StandardError(error) | Coalitions(20_000))[GROUP] for error in (1.0, 0.5))
     assert strict.coalitions > loose.coalitions
-    assert float(strict.errors_here.max() / strict.values.std()) <= 0.26
+    assert float(strict.errors_here.max() / strict.values.std()) <= 0.52
     known = scored(network, stop=SelectionConfident(0.5, 0.7) | Coalitions(6000))[GROUP]
     assert known.coalitions >= loose.coalitions
 
@@ -113,13 +113,15 @@ def test_what_is_no_rule_is_refused(network: sc.Network) -> None:
         scored(network, stop=0.1)
 
 
-@pytest.mark.parametrize("estimator", ["auto", "leverage", "antithetic"])
-def test_refined_scores_are_those_of_one_long_run(network: sc.Network, tmp_path: Path, estimator: str) -> None:
+@pytest.mark.parametrize(("estimator", "count"), [("auto", 2500), ("leverage", 6000), ("antithetic", 2500)])
+def test_refined_scores_are_those_of_one_long_run(
+    network: sc.Network, tmp_path: Path, estimator: str, count: int
+) -> None:
     short = scored(network, stop=Coalitions(10), estimator=estimator)
     short.save(tmp_path / "scores.safetensors")
     short = sc.Scores.load(tmp_path / "scores.safetensors")
-    longer = scored(network, stop=Coalitions(9000), estimator=estimator, resume=short)
-    straight = scored(network, stop=Coalitions(9000), estimator=estimator)
+    longer = scored(network, stop=Coalitions(count), estimator=estimator, resume=short)
+    straight = scored(network, stop=Coalitions(count), estimator=estimator)
     assert are_same_scores(longer, straight)
     assert blocks(longer) > blocks(short)
     assert blocks(scored(network, stop=Coalitions(10), estimator=estimator, resume=longer)) == blocks(longer)

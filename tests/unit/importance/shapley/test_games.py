@@ -199,7 +199,7 @@ def test_owen_values_are_the_mean_over_all_orders_in_which_groups_stay_together(
                 before = values[tuple(present)]
                 present[unit] = True
                 expected[unit] += values[tuple(present)] - before
-    options: Any = {"ablation": "zero", "aggregate": "mean", "coalitions": 20_000, "progress": False}
+    options: Any = {"ablation": "zero", "aggregate": "mean", "coalitions": 10_000, "progress": False}
     scores = sc.score(network, (x, y), by="owen", estimator=estimator, **options)
     estimates, errors = (
         torch.cat([getattr(scores[name], field) for name in scores]) for field in ("values", "errors_here")

@@ -68,13 +68,13 @@ def test_a_dead_unit_is_worth_exactly_nothing_and_twins_the_same() -> None:
 def test_the_default_finds_the_enumerated_values() -> None:
     torch.manual_seed(3)
     model = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 3))
-    x = torch.randn(96, 6)
+    x = torch.randn(32, 6)
     y = model(5 * x).argmax(1)
     network = sc.trace(model, x[:2])
     options: Any = {"only": "2", "aggregate": "mean", "ablation": "zero", "progress": False}
     truth = sc.score(network, [(x, y)], estimator="exact", **options)["2"].values
     for name in ("controlled", "antithetic", "orthogonal", "leverage", "kernelshap", "adjusted", "svarm"):
-        scores = sc.score(network, [(x, y)], estimator=name, stop=Evaluations(12_000), **options)["2"]
+        scores = sc.score(network, [(x, y)], estimator=name, stop=Evaluations(6000), **options)["2"]
         assert float((scores.values - truth).square().sum() / truth.square().sum()) < 0.1, name
         assert bool(((scores.values - truth).abs() < 6 * scores.errors_here + 1e-6).all()), name
         assert name in scores.layout or name == "controlled"
@@ -125,7 +125,7 @@ def test_controlled_spares_most_of_the_error_of_plain_orders_at_equal_evaluation
     network = sc.trace(demo.network(), demo.test()[0][0][:2])
     options: Any = {"only": "layer2.1.conv1", "aggregate": "mean", "ablation": "zero", "progress": False}
     data = demo.test()[:4]
-    truth = sc.score(network, data, stop=Evaluations(60_000), estimator="leverage", seed=9, **options)
+    truth = sc.score(network, data, stop=Evaluations(15_000), estimator="leverage", seed=9, **options)
     errors = {}
     for name in ("permutation", "controlled"):
         runs = [sc.score(network, data, stop=Evaluations(1500), estimator=name, seed=s, **options) for s in range(3)]
