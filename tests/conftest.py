@@ -3,13 +3,14 @@
 import gc
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
 import secateur as sc
 from expected_warnings import untrained_networks
+from kept_exports import exports_kept
 from repository import GOLDEN
 from residual_network import Residual
 from zoo import ZOO
@@ -90,6 +91,13 @@ def golden_section(request: pytest.FixtureRequest) -> Callable[[str, str, str], 
         assert text == sections[section]
 
     return compare
+
+
+@pytest.fixture
+def programs_kept() -> Iterator[None]:
+    """Tests that use it export a model once for each example, however often they trace it."""
+    with exports_kept():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Labels of encoder-decoder models: the decoder's tokens are made from them as the library does."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,19 +9,11 @@ from support.transformers_models import tiny_transformer
 import secateur as sc
 from comparisons import assert_pruned_alike
 from expected_warnings import untrained_networks
-from kept_exports import exports_kept
 from secateur.data.conversion import as_batches
 from secateur.data.decoder_inputs import with_decoder_tokens
 from secateur.errors import DataError
 
-pytestmark = untrained_networks
-
-
-@pytest.fixture(autouse=True)
-def programs_kept() -> Iterator[None]:
-    """Each test exports its model once."""
-    with exports_kept():
-        yield
+pytestmark = [untrained_networks, pytest.mark.usefixtures("programs_kept")]
 
 
 def labelled(name: str) -> tuple[Any, dict[str, torch.Tensor]]:

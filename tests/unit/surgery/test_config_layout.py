@@ -1,6 +1,5 @@
 """`layout="config"`: cuts that the configuration of a model of the transformers library can say."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,13 @@ from torch import Tensor, nn
 
 import secateur as sc
 from expected_warnings import untrained_networks
-from kept_exports import exports_kept
 from secateur.errors import NameMatchError, OptionError, StorageError, SurgeryError
 from secateur.surgery import config_layout_network
 from secateur.surgery.config_layout_network import with_config_layout
 from secateur.surgery.recipe import Recipe
 from secateur.surgery.recipe_checks import check_recipe
 
-pytestmark = untrained_networks
-
-
-@pytest.fixture(autouse=True)
-def programs_kept() -> Iterator[None]:
-    """Each test exports its model once."""
-    with exports_kept():
-        yield
+pytestmark = [untrained_networks, pytest.mark.usefixtures("programs_kept")]
 
 
 KINDS = ("channels", "neurons", "residual", "heads", "blocks")
