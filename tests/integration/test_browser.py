@@ -21,6 +21,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = [
     untrained_networks,
     pytest.mark.browser,
+    pytest.mark.xdist_group("browser"),  # the pages are written once
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on this machine"),
 ]
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")

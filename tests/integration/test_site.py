@@ -11,6 +11,7 @@ import pytest
 import secateur
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.xdist_group("site")  # it is built once
 
 
 @pytest.fixture(scope="module")

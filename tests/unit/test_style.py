@@ -34,6 +34,7 @@ LIMITS_ELSEWHERE = {
         "tables of operators": 1,
     },
 }
+pytestmark = pytest.mark.xdist_group("style")  # the files are read once
 CASES = [(folder, kind) for folder in FOLDERS for kind in LIMITS]
 
 
