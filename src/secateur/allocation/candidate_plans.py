@@ -10,6 +10,7 @@ from torch import Tensor
 from secateur.allocation.plan_sizes import Allocation
 from secateur.coupling.plan import Plan
 from secateur.evaluation.changes import standard_error
+from secateur.evaluation.divergence import divergence_roots, typical_divergence
 
 PLENTY = 128  # compared examples, from which on the mean difference of two plans decides
 CLEAR = 2.0  # standard errors of the first fold, beyond which a plan is set aside
@@ -20,7 +21,8 @@ class Candidate(NamedTuple):
     """A plan, the allocation that it was made by, and its divergences (examples,); None if it was not simulated.
 
     The divergences are at a temperature by which class scores are divided. A plan that is clearly farther than another
-    one on the examples of the first fold has those alone (examples of the fold,).
+    one on the examples of the first fold has those alone (examples of the fold,). Plans are compared by the roots of
+    their divergences, because a few examples have divergences that are many times larger than those of the others.
     """
 
     plan: Plan
@@ -31,16 +33,16 @@ class Candidate(NamedTuple):
 
     @property
     def rank(self) -> tuple[float, float]:
-        """The mean divergence, and that on the first fold, by which plans are ranked that have no other.
+        """The typical divergence, and that on the first fold, by which plans are ranked that have no other.
 
         Each is infinite where it is not a number.
         """
-        return self.loss, _finite_or_inf(self.first_losses)
+        return self.loss, _typical_or_inf(self.first_losses)
 
     @property
     def loss(self) -> float:
-        """The mean divergence; infinite for a plan that was not simulated, and where it is not a number."""
-        return _finite_or_inf(self.losses)
+        """The typical divergence; infinite for a plan that was not simulated, and where it is not a number."""
+        return _typical_or_inf(self.losses)
 
     @property
     def steps_kept(self) -> float:
@@ -49,17 +51,21 @@ class Candidate(NamedTuple):
         return 1.0 if effective is None else max(effective.kept, 1) / max(effective.dense, 1)
 
     def price(self, power: float) -> float:
-        """The mean divergence, times a power of the fraction of the MACs in steps that is kept."""
+        """The typical divergence, times a power of the fraction of the MACs in steps that is kept."""
         return self.loss * math.pow(self.steps_kept, power)
 
     @property
     def measure(self) -> str:
         """The name of what was simulated, with the temperature if it is not 1."""
-        return "divergence" if self.temperature == 1 else f"divergence at temperature {self.temperature:g}"
+        return "typical divergence" + self._temperature_text
 
     def loss_text(self, value: float) -> str:
         """Return a value of what was simulated, with its name, and the temperature if it is not 1."""
-        return f"divergence {value:.4f}" + ("" if self.temperature == 1 else f" at temperature {self.temperature:g}")
+        return f"typical divergence {value:.4f}{self._temperature_text}"
+
+    @property
+    def _temperature_text(self) -> str:
+        return "" if self.temperature == 1 else f" at temperature {self.temperature:g}"
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -71,9 +77,9 @@ class Candidate(NamedTuple):
         return self._replace(plan=replace(self.plan, notes=(*self.plan.notes, note)))
 
 
-def _finite_or_inf(losses: Tensor | None) -> float:
-    mean = math.nan if losses is None else float(losses.mean())
-    return math.inf if math.isnan(mean) else mean
+def _typical_or_inf(losses: Tensor | None) -> float:
+    typical = math.nan if losses is None else typical_divergence(losses)
+    return math.inf if math.isnan(typical) else typical
 
 
 def distinct_candidates(candidates: Iterator[Candidate]) -> list[Candidate]:
@@ -101,8 +107,9 @@ def indices_near_best(candidates: Sequence[Candidate]) -> list[int]:
     finite = [number for number, losses in first_losses.items() if _has_finite_mean(losses)]
     if not finite:
         return list(first_losses)
-    ranking = sorted(finite, key=lambda number: float(first_losses[number].mean()))
-    excesses = {number: first_losses[number] - first_losses[ranking[0]] for number in ranking}
+    ranking = sorted(finite, key=lambda number: typical_divergence(first_losses[number]))
+    nearest_roots = divergence_roots(first_losses[ranking[0]])
+    excesses = {number: divergence_roots(first_losses[number]) - nearest_roots for number in ranking}
     return [number for number in ranking if float(excesses[number].mean()) <= CLEAR * standard_error(excesses[number])]
 
 
@@ -113,8 +120,8 @@ def _has_finite_mean(losses: Tensor) -> bool:
 def is_preferred(candidate: Candidate, other: Candidate, power: float) -> bool:
     """Return whether a plan loses less than another one would if it were cut down to the same time.
 
-    Both were simulated, and their losses are paired by example. The mean of the differences decides where at least 128
-    examples are compared. Fewer must show a difference above its standard error: the simulation fits a few dozen almost
+    Both were simulated, and the roots of their losses are paired by example. The mean of the differences decides where
+    at least 128 examples are compared. Fewer must show a difference above its standard error: the simulation fits a few dozen almost
     exactly, and a plan of three times the loss would pass otherwise.
 
     Args:
@@ -123,15 +130,16 @@ def is_preferred(candidate: Candidate, other: Candidate, power: float) -> bool:
         power: the power of the speed gained that the loss may increase by; 0: the speed does not count.
     """
     assert candidate.losses is not None and other.losses is not None
-    gains = other.losses * math.pow(other.steps_kept / candidate.steps_kept, power) - candidate.losses  # (examples,)
+    allowance = math.pow(other.steps_kept / candidate.steps_kept, power / 2)  # of roots
+    gains = allowance * divergence_roots(other.losses) - divergence_roots(candidate.losses)  # (examples,)
     return float(gains.mean()) > (0.0 if len(gains) >= PLENTY else standard_error(gains))
 
 
 def rank_by_evidence(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return plans in ascending order of their divergences, but equal shares first unless another is clearly nearer.
 
-    Another plan is taken in place of equal shares, the simplest one, only if its divergence is smaller by more than the
-    standard error of the difference, which is paired by example.
+    Another plan is taken in place of equal shares, the simplest one, only if the mean root of its divergences is smaller
+    by more than the standard error of the difference, which is paired by example.
 
     Args:
         candidates: the plans; those that were not simulated come last.
@@ -143,13 +151,12 @@ def rank_by_evidence(candidates: Sequence[Candidate]) -> list[Candidate]:
     before, after = pair  # (examples,) each
     if uniform is best or before is None or after is None or (_has_finite_mean(after) and not _has_finite_mean(before)):
         return ranking
-    gains = before - after
-    error = standard_error(gains)
-    if float(gains.mean()) > error:
+    gains = divergence_roots(before) - divergence_roots(after)
+    if float(gains.mean()) > standard_error(gains):
         return ranking
     note = (
-        f"every group keeps the same fraction: another plan has a {uniform.measure} of {float(after.mean()):.4f} in "
-        f"place of {float(before.mean()):.4f}, a difference within its standard error of {error:.4f}"
+        f"every group keeps the same fraction: another plan has a {uniform.measure} of {typical_divergence(after):.4f} "
+        f"in place of {typical_divergence(before):.4f}, a difference within its standard error"
     )
     return [uniform.with_note(note), *(candidate for candidate in ranking if candidate is not uniform)]
 

@@ -41,6 +41,26 @@ def divergence(output: Any, dense: Any, scales: Sequence[Tensor] | None = None, 
     return relative_errors(output, dense, scales)
 
 
+def divergence_roots(divergences: Tensor) -> Tensor:
+    """Return the roots of divergences, of which rounding may leave one slightly below zero, (examples,)."""
+    return divergences.clamp_min(0).sqrt()
+
+
+def typical_divergence(divergences: Tensor) -> float:
+    """Return the square of the mean root of examples' divergences.
+
+    It has less noise than their mean, most of which may be due to a few examples.
+
+    Args:
+        divergences: those of the examples, (examples,).
+
+    Examples:
+        >>> typical_divergence(torch.tensor([1.0, 1.0, 1.0, 9.0]))
+        2.25
+    """
+    return float(divergence_roots(divergences).mean()) ** 2
+
+
 def top_probabilities(output: Any, temperature: float) -> Tensor:
     """Return the probability of the top class of each row at a temperature, (examples, ...)."""
     are_probabilities = is_distribution(output)

@@ -36,9 +36,22 @@ def first(plan: sc.Plan, uniform: Tensor, loss: Tensor | None) -> Candidate:
 
 
 def test_a_difference_within_its_error_leaves_equal_shares(plan: sc.Plan) -> None:
-    gains = torch.tensor([0.5, -0.4, 0.5, -0.4])  # mean .05, standard error .26
-    best = first(plan, torch.ones(4) + gains, torch.ones(4))
-    assert best.allocation == UNIFORM and "within its standard error of 0.2598" in best.plan.notes[-1]
+    gains = torch.tensor([0.5, -0.4, 0.5, -0.4])  # of the roots: mean .05, standard error .26
+    best = first(plan, (torch.ones(4) + gains).square(), torch.ones(4))
+    assert best.allocation == UNIFORM and best.plan.notes[-1].endswith(
+        "has a typical divergence of 1.0000 in place of 1.1025, a difference within its standard error"
+    )
+
+
+def test_a_plan_that_is_nearer_for_all_examples_but_one_is_taken(plan: sc.Plan) -> None:
+    """Even where this one has so large a divergence that the mean of the other plan's divergences is smaller."""
+    most, outlier = torch.full((15,), 1.0), torch.tensor([4.0])
+    near, far = torch.cat([most / 4, outlier**2]), torch.cat([most, outlier])
+    assert near.mean() > far.mean()
+    candidates = [Candidate(plan, LOSS, near, first_losses=near), Candidate(plan, LOSS, far, first_losses=far)]
+    assert rank_by_evidence(candidates)[0] is candidates[0] and indices_near_best(candidates)[0] == 0
+    repeated = [Candidate(plan, LOSS, losses.repeat(8)) for losses in (near, far)]
+    assert is_preferred(repeated[0], repeated[1], 0.0) and not is_preferred(repeated[1], repeated[0], 0.0)
 
 
 def test_a_clear_difference_takes_the_nearer_plan(plan: sc.Plan) -> None:
@@ -121,7 +134,7 @@ def test_plans_of_the_first_fold_alone_come_behind_those_of_all_and_are_compared
     far, near, half = torch.full((4,), 5.0), torch.ones(4), torch.tensor([0.1, 0.1])
     whole, of_first_fold = Candidate(plan, LOSS, far), Candidate(plan, UNIFORM, None, 1.0, half)
     assert rank_by_evidence([of_first_fold, whole])[0].allocation == LOSS
-    uncertain = near + torch.tensor([0.5, -0.4, 0.5, -0.4])
+    uncertain = (near + torch.tensor([0.5, -0.4, 0.5, -0.4])).square()
     candidates = [Candidate(plan, LOSS, None, 1.0, near), Candidate(plan, UNIFORM, None, 1.0, uncertain)]
     best = rank_by_evidence(candidates)[0]
     assert best.allocation == UNIFORM and "within its standard error" in best.plan.notes[-1]
@@ -135,8 +148,9 @@ def steps_plan(plan: sc.Plan, steps_kept: int) -> sc.Plan:
 def test_the_mean_decides_where_as_many_examples_are_compared_as_there_are_at_most(
     plan: sc.Plan, examples: int, is_taken: bool
 ) -> None:
-    """A gain of .05, within its standard error of .09."""
-    candidate, other = Candidate(plan, LOSS, torch.ones(examples)), torch.tensor([2.1, 0.0]).repeat(examples // 2)
+    """The mean root decreases by .05, within the standard error of .09."""
+    candidate = Candidate(plan, LOSS, torch.ones(examples))
+    other = torch.tensor([2.1, 0.0]).square().repeat(examples // 2)
     assert is_preferred(candidate, Candidate(plan, LOSS, other), 1.5) is is_taken
     assert not is_preferred(Candidate(plan, LOSS, other), candidate, 1.5)
 

@@ -1,5 +1,7 @@
 """Sizes that fill a device's kernels: its step, effective MACs, the preference and what is said of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import secateur as sc
 from secateur.allocation.candidate_plans import Candidate, preferred_candidate
 from secateur.allocation.exchange import exchange_units
 from secateur.allocation.plan_sizes import Allocation
-from secateur.coupling.effective_macs import effective_macs
+from secateur.coupling.effective_macs import EffectiveMacs, effective_macs
 from secateur.coupling.group_sizes import sizes_in_steps
 from secateur.coupling.plan import Plan
 from secateur.evaluation.channel_steps import TARGETS, channel_step, preferred_multiple
@@ -151,11 +153,15 @@ def test_the_preference_weighs_loss_against_speed() -> None:
 
 
 def test_sizes_that_fill_kernels_need_evidence() -> None:
-    """Losses of a few examples that differ much do not show that a plan of six times the loss is worth its speed."""
+    """Losses of a few examples that differ much do not show that a plan of six times the loss is worth its speed.
+
+    The square of the mean root of the losses is .0013, of which .0014 is allowed.
+    """
     network = network_of(32, 32)
     scores = sc.score(network, by="l2")
-    plain = Candidate(sc.plan(network, scores, {"macs": 0.5}), Allocation(("uniform",)), torch.full((8,), 0.0002))
-    losses = torch.tensor([0.0] * 7 + [0.0096])  # a mean of .0012, of which .0014 is allowed
+    plain_plan = replace(sc.plan(network, scores, {"macs": 0.5}), effective=EffectiveMacs(16, 368_640, 368_640))
+    plain = Candidate(plain_plan, Allocation(("uniform",)), torch.full((8,), 0.0002))
+    losses = torch.tensor([0.0] * 7 + [0.085])
     filling = sc.plan(network, scores, {"macs": 0.5}, target="avx512")
     candidate = Candidate(filling, Allocation(("uniform",), target="avx512"), losses)
     assert preferred_candidate(plain, candidate).plan.kept is plain.plan.kept
