@@ -121,8 +121,8 @@ def is_preferred(candidate: Candidate, other: Candidate, power: float) -> bool:
     """Return whether a plan loses less than another one would if it were cut down to the same time.
 
     Both were simulated, and the roots of their losses are paired by example. The mean of the differences decides where
-    at least 128 examples are compared. Fewer must show a difference above its standard error: the simulation fits a few dozen almost
-    exactly, and a plan of three times the loss would pass otherwise.
+    at least 128 examples are compared. Fewer must show a difference above its standard error: the simulation fits a few
+    dozen almost exactly, and a plan of three times the loss would pass otherwise.
 
     Args:
         candidate: the plan.
@@ -138,8 +138,8 @@ def is_preferred(candidate: Candidate, other: Candidate, power: float) -> bool:
 def rank_by_evidence(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return plans in ascending order of their divergences, but equal shares first unless another is clearly nearer.
 
-    Another plan is taken in place of equal shares, the simplest one, only if the mean root of its divergences is smaller
-    by more than the standard error of the difference, which is paired by example.
+    Another plan is taken in place of equal shares, the simplest one, only if the mean root of its divergences is
+    smaller by more than the standard error of the difference, which is paired by example.
 
     Args:
         candidates: the plans; those that were not simulated come last.
