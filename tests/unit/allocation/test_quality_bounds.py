@@ -8,6 +8,9 @@ import secateur as sc
 from expected_warnings import untrained_networks
 from linear_stack import linear_stack
 from secateur import demo
+from secateur.allocation import quality_bounds
+from secateur.allocation.simulate import PlanSimulator
+from secateur.coupling.metric_change import MetricChange
 from secateur.evaluation.divergence import divergence
 from simulated_plans import simulator_of
 
@@ -27,6 +30,21 @@ def test_the_smallest_network_within_a_bound_on_the_loss() -> None:
     result = sc.prune(linear_stack(6, 32, 32, 3), x, {"loss": 0.0001}, holdout=0, progress=False)
     check_bound(result, "loss", examples=100)
     assert 0 < result.report.settings["drop"]["mean"] <= 0.0001
+
+
+@pytest.mark.parametrize("limit", [-0.2, -0.4, -0.6])
+def test_the_search_ends_with_the_smallest_plan_within_the_bound(limit: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The accuracy decreases by the fraction of the MACs that is removed."""
+
+    def known_change(simulator: PlanSimulator, plan: sc.Plan, unit: str, limit: float, *_: object) -> MetricChange:
+        mean = plan.cost.macs / plan.dense.macs - 1
+        return MetricChange(unit, limit, mean, mean, mean, 100)
+
+    monkeypatch.setattr(quality_bounds, "measure_change", known_change)
+    model, x = linear_stack(6, 64, 64, 3), torch.randn(40, 6)
+    result = sc.prune(model, x, {"accuracy": limit}, by="l2", target="any", repair=None, holdout=0, progress=False)
+    kept = result.plan.cost.macs / result.plan.dense.macs
+    assert 1 + limit <= kept < 1.08 * (1 + limit)
 
 
 def check_bound(result: sc.Result, unit: str, examples: int) -> None:
