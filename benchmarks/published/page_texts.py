@@ -34,10 +34,10 @@ are from. The second writes this page from the rows.
 REASONS = """What is known of the reasons, from ResNet-20 with 256 images at half of its MACs (docs/design.md,
 "Repairs are judged at a temperature", has the figures):
 
-- The images do not show enough for unsuitable plans. At one plan, `adapt` leaves a divergence of .0036 on the 256 fitted images and of .247
-  on test images; with 1,024 images in the repair it is .194. Since 0.19.0 the last steps of `adapt` use mirror images
-  as well, which leaves .232 in this trial (docs/design.md, "Mirror images in the
-  last steps of `adapt`"). Rows of older versions are without them.
+- The images do not show enough for unsuitable plans. At one plan, `adapt` leaves a divergence of .0036 on the 256
+  fitted images and of .247 on test images; with 1,024 images in the repair it is .194. Since 0.19.0 the last steps of
+  `adapt` use mirror images as well, which leaves .232 in this trial (docs/design.md, "Mirror images in the last steps
+  of `adapt`"). Rows of older versions are without them.
 - Plans have a larger effect. With the same repair, six plans for this budget are between .35 and .50 on test images.
   Until 0.12.0, plans were compared on the images of their quick refit. This favours plans that fit these images: the
   best of the six was the second in the simulation. Until 0.19.0, the mean of the divergences was compared, most of
