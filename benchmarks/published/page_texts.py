@@ -55,9 +55,9 @@ REASONS = """What is known of the reasons, from ResNet-20 with 256 images at hal
   steps, where `target="any"` had 87.70 and 87.30 % at 94 and 86 %. Since 0.15.0 it also removes one or two of the seven
   blocks, and keeps more channels in the others, at 58 to 61 % of the MACs in steps. The rows of `target="any"` are from
   the older versions.
-- The accuracy is 1.2 points higher with 1,024 images than with 256, and .2 points higher with 256 than with 64. Before
-  mirror images were used (0.18.1, the same processor and draws) it was 86.15 % with 256 images, and 80.15 % at 35 % of
-  the MACs.
+- On the same processor and draws, the mean accuracy with 256 images at half of the MACs was 86.15 % in 0.18.1, 87.02 %
+  with mirror images (0.19.0) and 87.90 % with plans compared by roots (0.20.0); at 35 % it was 80.15, 81.10 and
+  81.38 %.
 """
 
 SCALE = """## Published figures, for scale
