@@ -99,8 +99,8 @@ LEAN = """## LEAN on CamVid
 The experiment of LEAN's paper in small ([lean.md](lean.md)): ESPNet, its kernels removed by longest chains, and by two
 criteria of single kernels. Without fine-tuning the kernels are removed at once; with it they are removed in four rounds
 of 16 steps, one epoch of the 62 training images each, towards the dense network's outputs and without labels. The paper
-has 15 rounds of three epochs each. MACs are those of the network after channels without kernels are
-cut, as a fraction of the dense network's. Seconds are processor seconds of one thread, the test included.
+has 15 rounds of three epochs each. MACs are those of the network after channels without kernels are cut, as a fraction
+of the dense network's. Seconds are processor seconds of one thread, the test included.
 """
 ALONE = """## Dense networks alone
 
